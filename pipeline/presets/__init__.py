@@ -1,0 +1,1 @@
+"""Ranges for one tumor kind in one organ: numbers with their sources."""

@@ -1,0 +1,1 @@
+"""Consuming shards: stream, train, predict, evaluate."""

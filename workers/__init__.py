@@ -1,0 +1,1 @@
+"""Making shards at scale."""

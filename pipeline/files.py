@@ -1,0 +1,70 @@
+"""Writing files so that a crash leaves the old file, the new file, or nothing; never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import PhantumorError
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a created or renamed name survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_aside(path: Path, data: bytes) -> Path:
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    return aside
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, replacing an older file in one step."""
+    aside = _write_aside(path, data)
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def create_file(path: Path, data: bytes) -> bool:
+    """Write `data` to `path` unless it exists. True for the one caller that created it, whole and on disk."""
+    aside = _write_aside(path, data)
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path, resume: str) -> Iterator[None]:
+    """Turn disk errors (full, read-only, no permission) below into one message that ends with `resume`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PhantumorError(f"cannot write to {folder}: {reason}. {resume}") from error

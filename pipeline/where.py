@@ -1,0 +1,138 @@
+"""`--where` expressions over a manifest: `kind = 'hcc' and diameter_mm < 10`, `split = 'test' or n_tumors = 0`.
+
+Names are manifest columns and the fields of `tumors`. An expression that names a tumor field selects the samples in which
+at least one tumor meets the whole expression. Operators: = != < <= > >= in, and or not, parentheses.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import InputError
+from pipeline.manifest import SCHEMA, TUMOR_TYPE
+
+_TUMOR_FIELDS = tuple(field.name for field in TUMOR_TYPE)
+_SAMPLE_COLUMNS = tuple(
+    field.name for field in SCHEMA if not pa.types.is_list(field.type) and not pa.types.is_fixed_size_list(field.type)
+)
+_COMPARE = {
+    ast.Eq: pc.equal,
+    ast.NotEq: pc.not_equal,
+    ast.Lt: pc.less,
+    ast.LtE: pc.less_equal,
+    ast.Gt: pc.greater,
+    ast.GtE: pc.greater_equal,
+}
+_MAX_LENGTH = 2000
+_STRING_OR_EQUALS = re.compile(r"""('[^']*'|"[^"]*")|(?<![<>=!])=(?!=)""")
+
+
+def select(table: pa.Table, expression: str) -> pa.Table:
+    """The rows of a manifest that meet an expression."""
+    tree = _parse(expression)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    _check_names(names, expression)
+    if names & set(_TUMOR_FIELDS):
+        return table.take(pa.array(_samples_with_matching_tumor(table, tree, names)))
+    mask = _evaluate(tree, {name: table[name] for name in names}, expression)
+    return table.filter(mask)
+
+
+def _parse(expression: str) -> ast.expr:
+    if len(expression) > _MAX_LENGTH:
+        raise InputError(f"--where is {len(expression)} characters long; {_MAX_LENGTH} are allowed")
+    python = _STRING_OR_EQUALS.sub(lambda m: m.group(1) or "==", expression)
+    python = re.sub(r"\b(AND|OR|NOT|IN)\b", lambda m: m.group(1).lower(), python)
+    try:
+        return ast.parse(python.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise _bad(expression, "it cannot be read") from error
+
+
+def _bad(expression: str, reason: str) -> InputError:
+    return InputError(
+        f"--where {expression!r}: {reason}. Write comparisons of columns joined by and/or/not, "
+        "e.g. --where \"kind = 'hcc' and diameter_mm < 10\""
+    )
+
+
+def _check_names(names: set[str], expression: str) -> None:
+    unknown = sorted(names - set(_TUMOR_FIELDS) - set(_SAMPLE_COLUMNS))
+    if unknown:
+        raise _bad(expression, f"unknown column {', '.join(unknown)} (columns: {', '.join(_SAMPLE_COLUMNS)}; "
+                               f"of tumors: {', '.join(_TUMOR_FIELDS)})")  # fmt: skip
+    if not names:
+        raise _bad(expression, "it names no column")
+
+
+def _samples_with_matching_tumor(table: pa.Table, tree: ast.expr, names: set[str]) -> Any:
+    tumors = table["tumors"].combine_chunks()
+    parents = pc.list_parent_indices(tumors)
+    flat = pc.list_flatten(tumors)
+    columns = {
+        name: pc.struct_field(flat, name) if name in _TUMOR_FIELDS else table[name].combine_chunks().take(parents)
+        for name in names
+    }
+    mask = _evaluate(tree, columns, ast.unparse(tree))
+    return np.unique(parents.filter(mask).to_numpy(zero_copy_only=False))
+
+
+def _evaluate(node: ast.expr, columns: dict[str, Any], expression: str) -> Any:
+    """A boolean array for a node of the expression; only the grammar of the module's docstring is accepted."""
+    match node:
+        case ast.BoolOp(op, values):
+            join = pc.and_ if isinstance(op, ast.And) else pc.or_
+            result = _evaluate(values[0], columns, expression)
+            for value in values[1:]:
+                result = join(result, _evaluate(value, columns, expression))
+            return result
+        case ast.UnaryOp(ast.Not(), operand):
+            return pc.invert(_evaluate(operand, columns, expression))
+        case ast.Compare(left, ops, comparators):
+            return _chain(left, ops, comparators, columns, expression)
+    raise _bad(expression, f"{ast.unparse(node)!r} is not a comparison")
+
+
+def _chain(
+    left: ast.expr, ops: list[ast.cmpop], comparators: list[ast.expr], columns: dict[str, Any], expression: str
+) -> Any:
+    result = None
+    for op, right in zip(ops, comparators, strict=True):
+        one = _compare(left, op, right, columns, expression)
+        result = one if result is None else pc.and_(result, one)
+        left = right
+    return result
+
+
+def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, columns: dict[str, Any], expression: str) -> Any:
+    if not any(isinstance(node, ast.Name) for node in (left, right)):
+        raise _bad(expression, f"{ast.unparse(left)} is compared with {ast.unparse(right)}, neither is a column")
+    a, b = _operand(left, columns, expression), _operand(right, columns, expression)
+    try:
+        if isinstance(op, ast.In | ast.NotIn):
+            found = pc.is_in(a, value_set=pa.array(b))
+            return pc.invert(found) if isinstance(op, ast.NotIn) else found
+        if type(op) not in _COMPARE:
+            raise _bad(expression, f"operator in {ast.unparse(left)!r} is not allowed")
+        return _COMPARE[type(op)](a, b)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, TypeError) as error:
+        raise _bad(expression, f"{ast.unparse(left)} and {ast.unparse(right)} cannot be compared") from error
+
+
+def _operand(node: ast.expr, columns: dict[str, Any], expression: str) -> Any:
+    match node:
+        case ast.Name(name):
+            return columns[name]
+        case ast.Constant(bool() | int() | float() | str() as value):
+            return value
+        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as value)):
+            return -value
+        case ast.Tuple(elts) | ast.List(elts):
+            return [_operand(element, columns, expression) for element in elts]
+    raise _bad(expression, f"{ast.unparse(node)!r} is neither a column nor a value")

@@ -1,0 +1,166 @@
+"""What came out: facts of each tumor, measured in the final image and label. Pure, numpy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import edt
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.case import Case
+from pipeline.grid import Index3, Slices3, crop, shifted_affine
+from pipeline.organs import organ_id, tumor_id
+
+if TYPE_CHECKING:
+    from pipeline.spec import SampleSpec
+    from pipeline.synthesis import Instance, Rendered
+
+# Parenchyma is measured in this shell around a tumor: beyond its soft edge, still beside it.
+SHELL_MM = (2.0, 10.0)
+_LARGE_BOX = 40**3  # voxels
+
+
+@dataclass(frozen=True)
+class Recist:
+    """Diameters in the axial slice where the long one is longest, mm."""
+
+    long_mm: float
+    short_mm: float
+
+
+def recist(mask: npt.NDArray[np.bool_], spacing_mm: float) -> Recist:
+    """RECIST diameters of a tumor mask (X, Y, Z), which must not be empty.
+
+    Long: the largest distance between two voxels of one axial slice, plus one voxel for their extent. Short: the width
+    of that slice perpendicular to it, measured the same way.
+    """
+    best = (0.0, 0.0)
+    # Of each slice's bounding rectangle: no distance in the slice is longer. Empty slices come last, as -1.
+    diagonals = np.where(mask.any(axis=(0, 1)), np.hypot(_extent(mask, 0), _extent(mask, 1)), -1)
+    for z in np.argsort(-diagonals, kind="stable"):
+        if diagonals[z] <= best[0]:
+            break
+        best = max(best, _long_and_short(_row_ends(mask[:, :, z])))
+    return Recist((best[0] + 1) * spacing_mm, (best[1] + 1) * spacing_mm)
+
+
+def _extent(mask: npt.NDArray[np.bool_], axis: int) -> npt.NDArray[np.float64]:
+    """Voxels between the first and the last of each axial slice along an axis."""
+    used = mask.any(axis=1 - axis)
+    first, last = used.argmax(axis=0), len(used) - 1 - used[::-1].argmax(axis=0)
+    return (last - first).astype(float)
+
+
+def _row_ends(plane: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """First and last voxel of every row of a slice: among them are both ends of every extreme distance."""
+    rows = np.flatnonzero(plane.any(axis=1))
+    first = plane[rows].argmax(axis=1)
+    last = plane.shape[1] - 1 - plane[rows, ::-1].argmax(axis=1)
+    return np.concatenate([np.stack([rows, first], 1), np.stack([rows, last], 1)]).astype(float)
+
+
+def _long_and_short(points: npt.NDArray[np.float64]) -> tuple[float, float]:
+    apart = points[:, None, :] - points[None, :, :]
+    squared = (apart**2).sum(axis=2)
+    a, b = np.unravel_index(int(squared.argmax()), squared.shape)
+    long = math.sqrt(float(squared[a, b]))
+    if long == 0:
+        return 0.0, 0.0
+    normal = np.array([-apart[a, b, 1], apart[a, b, 0]]) / long
+    across = points @ normal
+    return long, float(across.max() - across.min())
+
+
+def measure_sample(case: Case, spec: SampleSpec, rendered: Rendered) -> dict[str, Any]:
+    """The manifest columns that follow from a sample's arrays."""
+    usable = [organ for organ in spec.organs if organ in case.stats]
+    present = {organ for organ in usable if _holds(rendered.label, organ)}
+    affine = shifted_affine(case.affine, spec.origin_vox)
+    return {
+        "organs": [organ for organ in usable if organ in present],
+        "annotated_classes": [0, *(c for organ in usable for c in (organ_id(organ), tumor_id(organ)))],
+        "spacing_mm": case.spacing_mm,
+        "affine": affine.ravel().tolist(),
+        "n_tumors": len(rendered.instances),
+        "tumor_voxels": sum(int(np.count_nonzero(i.mask)) for i in rendered.instances),
+        "tumors": [_measure(case, spec, rendered, k, affine) for k in range(len(rendered.instances))],
+    }
+
+
+def _measure(
+    case: Case, spec: SampleSpec, rendered: Rendered, number: int, affine: npt.NDArray[np.float64]
+) -> dict[str, Any]:
+    instance = rendered.instances[number]
+    tumor, mask = instance.tumor, instance.mask
+    start: Index3 = tuple(s.start for s in instance.box)  # type: ignore[assignment]
+    voxels = np.argwhere(mask)
+    centroid = voxels.mean(axis=0) + start
+    volume = len(voxels) * case.spacing_mm**3
+    mean_hu = float(rendered.image[instance.box][mask].mean(dtype=np.float64))
+    parenchyma = _parenchyma_hu(case, spec, rendered, instance)
+    diameters = recist(mask, case.spacing_mm)
+    corner: Index3 = tuple(a + o for a, o in zip(start, spec.origin_vox, strict=True))  # type: ignore[assignment]
+    vessel = crop(case.vessel_distance_mm, corner, mask.shape, 0)[mask]  # type: ignore[arg-type]
+    nearest = tuple(int(v) for v in np.clip(np.rint(centroid + spec.origin_vox), 0, np.array(case.ct.shape) - 1))
+    return {
+        "instance": number + 1,
+        "organ": tumor.organ,
+        "kind": tumor.kind,
+        "requested_diameter_mm": tumor.diameter_mm,
+        "requested_contrast_hu": tumor.contrast_hu,
+        "center_mm": (affine[:3, :3] @ centroid + affine[:3, 3]).tolist(),
+        "diameter_mm": (6 * volume / math.pi) ** (1 / 3),
+        "recist_long_mm": diameters.long_mm,
+        "recist_short_mm": diameters.short_mm,
+        "volume_mm3": volume,
+        "mean_hu": mean_hu,
+        "parenchyma_hu": parenchyma,
+        "contrast_hu": mean_hu - parenchyma,
+        "bbox_vox": [*(voxels.min(axis=0) + start).tolist(), *(voxels.max(axis=0) + start + 1).tolist()],
+        "vessel_distance_mm": float(vessel.min()),
+        "surface_distance_mm": float(case.surface_distance_mm[nearest]),
+    }
+
+
+def _holds(label: npt.NDArray[np.uint8], organ: str) -> bool:
+    return bool((label == organ_id(organ)).any() or (label == tumor_id(organ)).any())
+
+
+def _parenchyma_hu(case: Case, spec: SampleSpec, rendered: Rendered, instance: Instance) -> float:
+    """Mean HU of healthy, vessel-free organ in a shell around the tumor; of the whole organ where there is none."""
+    around = math.ceil(SHELL_MM[1] / case.spacing_mm)
+    box: Slices3 = tuple(  # type: ignore[assignment]
+        slice(max(0, s.start - around), min(n, s.stop + around))
+        for s, n in zip(instance.box, rendered.label.shape, strict=True)
+    )
+    label = rendered.label[box]
+    mask = np.zeros(label.shape, bool)
+    mask[tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(instance.box, box, strict=True))] = (
+        instance.mask
+    )
+    corner: Index3 = tuple(b.start + o for b, o in zip(box, spec.origin_vox, strict=True))  # type: ignore[assignment]
+    vessels = crop(case.vessels, corner, label.shape, 0)  # type: ignore[arg-type]
+    # Every second voxel of a large box tells the mean as well, at an eighth of the cost.
+    thin = (slice(None, None, 2 if mask.size > _LARGE_BOX else 1),) * 3
+    label, mask, vessels, image = label[thin], mask[thin], vessels[thin], rendered.image[box][thin]
+    spacing_mm = case.spacing_mm * (thin[0].step or 1)
+    near, _ = _shell(mask, spacing_mm)
+    shell = near & (label == organ_id(instance.tumor.organ)) & (vessels == 0)
+    others = (label == tumor_id(instance.tumor.organ)) & ~mask
+    if others.any():  # the soft edge of a neighbour is no parenchyma
+        shell &= _shell(others, spacing_mm)[1]
+    if not shell.any():
+        return case.stats[instance.tumor.organ].mean_hu
+    return float(image[shell].mean(dtype=np.float64))
+
+
+def _shell(mask: npt.NDArray[np.bool_], spacing_mm: float) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Voxels within SHELL_MM of a mask, and voxels beyond its inner end."""
+    if not mask.any():
+        return np.zeros(mask.shape, bool), np.ones(mask.shape, bool)
+    distance = edt.edt(~mask, anisotropy=(spacing_mm,) * 3, parallel=1)
+    beyond = distance >= SHELL_MM[0]
+    return beyond & (distance <= SHELL_MM[1]), beyond

@@ -1,6 +1,7 @@
 """One patient's healthy CT on an isotropic grid, with organs and the maps that tumor placement needs.
 
 In: a CT and an organ label array that already share one isotropic grid. Out: a `Case`. Pure, no files.
+What is measured, and by which rules, is in `pipeline.anatomy`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.organs import CLASS_NAMES, organ_id
 
 AIR_HU = -1000
 HU_RANGE = (-1024, 3071)  # what 12-bit CT stores; padding values outside it are clipped to it
@@ -53,3 +56,56 @@ class Case:
         for name in ("organs", "vessels", "surface_distance_mm", "vessel_distance_mm"):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{self.case_id}: {name} has shape {getattr(self, name).shape}, ct has {shape}")
+
+
+def build_case(
+    case_id: str,
+    ct: Int16Array,
+    organs: UInt8Array,
+    affine: FloatArray,
+    spacing_mm: float,
+    *,
+    split: str = "train",
+    sources: Mapping[str, str] | None = None,
+    allow_implausible: bool = False,
+) -> Case:
+    """Measure everything that a case holds, from a CT (HU) and class ids, both (X, Y, Z) in RAS+ order.
+
+    `affine` (4, 4) must have columns of length `spacing_mm`. Tumor organs that the scan cuts off stay in `organs` and
+    `stats` but not in `voxels`. Raises InputError when a mask is implausible or no organ can take a tumor.
+    """
+    from pipeline import anatomy  # scipy, edt and cc3d: whoever only reads a bank needs none of them
+
+    ct, organs = np.ascontiguousarray(ct), np.ascontiguousarray(organs)
+    _check_arrays(case_id, ct, organs, affine, spacing_mm)
+    vessels = anatomy.find_vessels(ct, organs, spacing_mm)
+    surface = anatomy.surface_distance_mm(organs, spacing_mm)
+    stats = anatomy.organ_stats(ct, organs, vessels, surface, spacing_mm)
+    usable = anatomy.usable_organs(stats, case_id, allow_implausible)
+    return Case(
+        case_id=case_id,
+        ct=ct,
+        organs=organs,
+        vessels=vessels,
+        surface_distance_mm=surface,
+        vessel_distance_mm=anatomy.vessel_distance_mm(organs, vessels, spacing_mm),
+        voxels={organ: np.flatnonzero(organs == organ_id(organ)).astype(np.int32) for organ in usable},
+        stats=stats,
+        spacing_mm=spacing_mm,
+        affine=affine,
+        phase=anatomy.estimate_phase(stats),
+        split=split,
+        sources=dict(sources or {}),
+    )
+
+
+def _check_arrays(case_id: str, ct: Int16Array, organs: UInt8Array, affine: FloatArray, spacing_mm: float) -> None:
+    """What the caller promises; users never see these."""
+    if ct.dtype != np.int16 or organs.dtype != np.uint8:
+        raise ValueError(f"{case_id}: ct must be int16 and organs uint8, found {ct.dtype} and {organs.dtype}")
+    if ct.ndim != 3 or ct.shape != organs.shape or ct.size > np.iinfo(np.int32).max:
+        raise ValueError(f"{case_id}: ct {ct.shape} and organs {organs.shape} must be one 3-D shape below 2^31 voxels")
+    if int(organs.max()) not in CLASS_NAMES:
+        raise ValueError(f"{case_id}: organs hold the id {int(organs.max())}, class ids end at {max(CLASS_NAMES)}")
+    if not np.allclose(np.linalg.norm(affine[:3, :3], axis=0), spacing_mm, rtol=2e-3):
+        raise ValueError(f"{case_id}: the affine has another spacing than {spacing_mm} mm:\n{affine}")

@@ -1,0 +1,303 @@
+"""A bank, prepared cases on disk: opened for reading, and written case by case.
+
+The format is in `pipeline.bank_format`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import mmap
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import __version__
+from pipeline.bank_format import (
+    CASE_ID,
+    CASES,
+    FORMAT,
+    FORMAT_VERSION,
+    INFO,
+    TABLE,
+    VOLUMES,
+    VOXELS,
+    CaseRecord,
+    StoredArray,
+    arrays_of,
+    chunk_file,
+    dtype_of,
+    record_of,
+    records_of,
+    table_of,
+    write_group,
+)
+from pipeline.case import Case
+from pipeline.errors import InputError, PhantumorError
+from pipeline.files import replace_file, sync_folder, writing_to
+from pipeline.organs import CLASS_IDS
+
+__all__ = ["Bank", "BankWriter", "CaseRecord", "auto_splits", "create_or_open_bank", "open_bank"]
+
+SPACING_LIMITS_MM = (0.2, 10.0)  # finer than any CT matrix, coarser than any organ needs
+TEST_SHARE = VAL_SHARE = 0.15
+RESUME = "Cases that are already in the bank are whole; run the same command again"
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """An opened bank. Two are the same bank where their fingerprints agree."""
+
+    path: Path
+    spacing_mm: float
+    records: tuple[CaseRecord, ...]  # by case id
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over format version, spacing, and id, split and array digests of every case."""
+        cases = sorted([r.case_id, r.split, sorted((n, a.sha256) for n, a in r.arrays.items())] for r in self.records)
+        return hashlib.sha256(json.dumps([FORMAT_VERSION, self.spacing_mm, cases]).encode()).hexdigest()
+
+    def load(self, case_id: str) -> Case:
+        """A case whose arrays are read-only memory maps, shared by all processes that load it."""
+        record = self._record(case_id)
+        arrays = {name: self._mapped(record, name, stored) for name, stored in record.arrays.items()}
+        return Case(
+            case_id=case_id,
+            **{name: arrays[name] for name in VOLUMES},
+            voxels={organ: arrays[VOXELS + organ] for organ in record.usable_organs},
+            stats=record.stats,
+            spacing_mm=record.spacing_mm,
+            affine=record.affine,
+            phase=record.phase,
+            split=record.split,
+            sources=record.sources,
+        )
+
+    def check(self, case_id: str) -> None:
+        """Read every byte of a case and compare it with what was written; InputError for a damaged array."""
+        record = self._record(case_id)
+        for name, stored in record.arrays.items():
+            if hashlib.sha256(self._mapped(record, name, stored).data).hexdigest() != stored.sha256:
+                raise InputError(f"{self._file(record, name, stored)}: its bytes changed since. {_DAMAGED}")
+
+    def _record(self, case_id: str) -> CaseRecord:
+        if case_id not in self._by_id:
+            known = ", ".join(list(self._by_id)[:8])
+            raise InputError(f"{self.path}: no case {case_id!r} in this bank; it holds {len(self._by_id)}: {known}")
+        return self._by_id[case_id]
+
+    @cached_property
+    def _by_id(self) -> dict[str, CaseRecord]:
+        return {record.case_id: record for record in self.records}
+
+    def _file(self, record: CaseRecord, name: str, stored: StoredArray) -> Path:
+        return chunk_file(case_folder(self.path, record.case_id), name, len(stored.shape))
+
+    def _mapped(self, record: CaseRecord, name: str, stored: StoredArray) -> npt.NDArray[Any]:
+        file, dtype = self._file(record, name, stored), dtype_of(name)
+        expected = math.prod(stored.shape) * dtype.itemsize
+        try:
+            with file.open("rb") as stream:
+                found = os.fstat(stream.fileno()).st_size
+                if found == expected:
+                    # np.memmap does the same several times slower, and cases are loaded for every sample.
+                    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+                    return np.frombuffer(mapped, dtype).reshape(stored.shape)
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read: {error.strerror}. {_DAMAGED}") from error
+        raise InputError(f"{file}: holds {found:,} bytes instead of {expected:,}. {_DAMAGED}")
+
+
+_DAMAGED = "The bank is damaged; copy it again, or prepare it again into a new folder"
+
+
+def open_bank(path: Path) -> Bank:
+    """Open a bank for reading. InputError when the folder is not a bank of this version, or holds no case yet."""
+    bank = _read(Path(path))
+    if not bank.records:
+        raise InputError(f"{path}: the bank holds no case yet; add some with `phantumor prepare SOURCE --out {path}`")
+    return bank
+
+
+def case_folder(bank: Path, case_id: str) -> Path:
+    """The Zarr group of a case."""
+    return bank / CASES / f"{case_id}.zarr"
+
+
+def _read(path: Path) -> Bank:
+    info = _read_info(path)
+    file = path / TABLE
+    try:
+        table = pq.read_table(file) if file.exists() else table_of([])
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file}: not a readable Parquet file ({error}); prepare the bank again") from error
+    return Bank(path, float(info["spacing_mm"]), records_of(table, str(file)))
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(f"{path}: no such bank; make one with `phantumor prepare SOURCE --out {path}`")
+    try:
+        info = json.loads((path / INFO).read_text())
+        known = info["format"] == FORMAT and isinstance(info["spacing_mm"], float)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a bank: it has no readable {INFO}; make one with `phantumor prepare`") from error
+    if not known:
+        raise InputError(f"{path}: not a bank: its {INFO} is of something else")
+    if info.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: a bank of format version {info.get('format_version')}, this phantumor reads version "
+            f"{FORMAT_VERSION}; prepare the bank again, or use the version that made it"
+        )
+    return dict(info)
+
+
+def create_or_open_bank(path: Path, spacing_mm: float) -> BankWriter:
+    """Open a bank for adding cases, made first where the folder is missing or empty. Use it in a `with` block.
+
+    InputError when the folder holds something else, a bank of another spacing, or one that another process writes to.
+    """
+    path = Path(path)
+    if not SPACING_LIMITS_MM[0] <= spacing_mm <= SPACING_LIMITS_MM[1]:
+        raise InputError(f"--spacing {spacing_mm}: must be {SPACING_LIMITS_MM[0]} to {SPACING_LIMITS_MM[1]} mm")
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / INFO).exists())):
+        raise InputError(f"{path}: exists and is not a bank; give --out a new or an empty folder")
+    new = not (path / INFO).exists()
+    if new:
+        with writing_to(path, RESUME):
+            (path / CASES).mkdir(parents=True, exist_ok=True)
+            replace_file(path / INFO, _info(spacing_mm))
+    bank = _read(path)
+    if abs(bank.spacing_mm - spacing_mm) > 1e-6:
+        raise InputError(
+            f"{path}: this bank has a spacing of {bank.spacing_mm:g} mm, not {spacing_mm:g} mm; "
+            f"pass --spacing {bank.spacing_mm:g} or another --out"
+        )
+    return BankWriter(bank, new)
+
+
+def _info(spacing_mm: float) -> bytes:
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "spacing_mm": float(spacing_mm),
+        "classes": CLASS_IDS,
+        "phantumor": __version__,
+    }
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+class BankWriter:
+    """Adds cases to a bank. A case is in the bank when its row is: everything else is left over and written anew."""
+
+    def __init__(self, bank: Bank, new: bool) -> None:
+        self.path = bank.path
+        self.spacing_mm = bank.spacing_mm
+        self.records: dict[str, CaseRecord] = {r.case_id: r for r in bank.records}
+        self._new = new
+        with writing_to(self.path, RESUME):
+            self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise InputError(f"{self.path}: another process is adding cases to this bank; wait for it") from error
+        for left_over in (self.path / CASES).glob(".*.tmp"):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._new and not self.records:
+            self._withdraw()
+        self._lock.close()
+
+    def add_case(self, case: Case, *, recipe: str = "", split_given: bool = True) -> CaseRecord:
+        """Write a case and commit its row; its record as it stands in the bank.
+
+        `recipe` names what it was made from. With `split_given` the case keeps its `split`, else the split follows from
+        the ids of all such cases (`auto_splits`), here and after each later case.
+        """
+        if not CASE_ID.fullmatch(case.case_id):
+            raise InputError(f"{case.case_id!r}: a case id has letters, digits, '.', '_' and '-' only; rename the case")
+        if case.case_id in self.records:
+            raise InputError(f"{self.path}: holds a case {case.case_id!r} already; rename one of them")
+        if abs(case.spacing_mm - self.spacing_mm) > 1e-6:
+            raise ValueError(f"{case.case_id} has {case.spacing_mm} mm, the bank {self.spacing_mm} mm")
+        with writing_to(self.path, RESUME):
+            arrays = self._write_arrays(case)
+            self._commit(self.records | {case.case_id: record_of(case, arrays, recipe, split_given)})
+        return self.records[case.case_id]
+
+    def set_split(self, case_id: str, split: str) -> None:
+        """Give a case that is in the bank a split of its own."""
+        record = self.records[case_id]
+        if (record.split, record.split_given) != (split, True):
+            with writing_to(self.path, RESUME):
+                self._commit(self.records | {case_id: replace(record, split=split, split_given=True)})
+
+    def _write_arrays(self, case: Case) -> dict[str, StoredArray]:
+        """Write aside, then rename: under its name a case's folder is always whole."""
+        arrays = arrays_of(case)
+        self._check_space(case.case_id, sum(a.nbytes for a in arrays.values()))
+        aside = self.path / CASES / f".{case.case_id}.{os.getpid()}.tmp"
+        final = case_folder(self.path, case.case_id)
+        try:
+            stored = write_group(aside, arrays, {"case_id": case.case_id, "affine": case.affine.tolist()})
+            shutil.rmtree(final, ignore_errors=True)  # without a row: left over from a run that was cut off
+            aside.rename(final)
+            sync_folder(final.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return stored
+
+    def _check_space(self, case_id: str, needed: int) -> None:
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise PhantumorError(
+                f"{self.path}: case {case_id!r} needs {needed / 1e6:.0f} MB, "
+                f"the disk has {free / 1e6:.0f} MB free. {RESUME}"
+            )
+
+    def _commit(self, records: Mapping[str, CaseRecord]) -> None:
+        splits = auto_splits([r.case_id for r in records.values() if not r.split_given])
+        updated = {i: replace(r, split=splits.get(i, r.split)) for i, r in sorted(records.items())}
+        sink = pa.BufferOutputStream()
+        pq.write_table(table_of(list(updated.values())), sink, compression="zstd")
+        replace_file(self.path / TABLE, sink.getvalue().to_pybytes())
+        self.records = updated
+
+    def _withdraw(self) -> None:
+        """Remove the bank that this writer made and put nothing into."""
+        for file in (self.path / INFO, self.path / ".lock"):
+            file.unlink(missing_ok=True)
+        for folder in (self.path / CASES, self.path):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def auto_splits(case_ids: list[str]) -> dict[str, str]:
+    """Split of each case from the ids alone: about 70 % train, 15 % val, 15 % test, in the order of sha256(id).
+
+    One case is `train`, of two one is `test`, from three on there is at least one `val` and one `test`.
+    """
+    ranked = sorted(case_ids, key=lambda i: hashlib.sha256(i.encode()).hexdigest())
+    n = len(ranked)
+    tests = max(1, round(TEST_SHARE * n)) if n >= 2 else 0
+    vals = max(1, round(VAL_SHARE * n)) if n >= 3 else 0
+    names = ["test"] * tests + ["val"] * vals
+    return dict(zip(ranked, names + ["train"] * (n - len(names)), strict=True))

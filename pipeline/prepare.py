@@ -1,0 +1,142 @@
+"""The verb `prepare`: healthy CTs with organ masks into a bank.
+
+One case after the other, each committed when it is whole: run again after an interruption, what is there is skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.bank import Bank, BankWriter, create_or_open_bank, open_bank
+from pipeline.bank_format import CaseRecord
+from pipeline.case import Case, build_case
+from pipeline.errors import InputError
+from pipeline.intake import read_case, source_digests
+from pipeline.organs import LabelMap, label_map
+from pipeline.progress import duration
+from pipeline.sources import CaseSource, Found, check_ids, find_cases
+
+SPLIT_CHOICES = ("auto", "train", "val", "test")
+PREPARE_VERSION = 1  # raised when the same files give other arrays, so that old cases are not taken for new ones
+
+
+def prepare(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    image: Path | None = None,
+    mask: Path | None = None,
+    labels: str | None = None,
+    spacing_mm: float = 1.0,
+    split: str = "auto",
+    allow_tumors: bool = False,
+    allow_implausible: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Bank:
+    """Add the cases of all `sources`, and of `image` with `mask`, to the bank `out`; the bank, opened for reading.
+
+    `labels` is the text of `--labels`. `split`: `auto` takes the splits of a datalist, else derives them from the ids
+    of all cases in the bank (`bank.auto_splits`); `train`, `val` or `test` sets the split of this call's cases.
+    The first case that fails raises InputError (its files) or PhantumorError (the disk); those before it stay.
+    """
+    if split not in SPLIT_CHOICES:
+        raise InputError(f"--split {split}: choose from {', '.join(SPLIT_CHOICES)}")
+    classes = label_map(labels) if labels else None
+    found = _find_all(sources, image, mask, classes)
+    for note in found.notes:
+        progress(f"note: {note}")
+    job = _Job(classes, spacing_mm, split, allow_tumors, allow_implausible)
+    with create_or_open_bank(out, spacing_mm) as bank:
+        before = {case_id: record.split for case_id, record in bank.records.items()}
+        _add_all(bank, found.cases, job, progress)
+        moved = [i for i, s in before.items() if bank.records[i].split != s]
+        if moved:
+            progress(f"note: with the new cases the split of {len(moved)} earlier ones changed: {', '.join(moved[:8])}")
+    return open_bank(out)
+
+
+class _Job:
+    """The settings of one call."""
+
+    def __init__(
+        self, labels: LabelMap | None, spacing_mm: float, split: str, allow_tumors: bool, allow_implausible: bool
+    ) -> None:
+        self.labels = labels
+        self.spacing_mm = spacing_mm
+        self.split = split
+        self.allow_tumors = allow_tumors
+        self.allow_implausible = allow_implausible
+
+    def split_of(self, source: CaseSource) -> str | None:
+        """The split that was asked for; None to derive it."""
+        return source.split if self.split == "auto" else self.split
+
+    def recipe(self, source: CaseSource, digests: Mapping[str, str]) -> str:
+        """Digest of all that decides a case's arrays."""
+        classes = sorted(self.labels.classes.items()) if self.labels else sorted(source.masks.values())
+        content = [PREPARE_VERSION, self.spacing_mm, classes, sorted(digests.items()), self.allow_tumors]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def build(self, source: CaseSource, digests: Mapping[str, str]) -> Case:
+        ct, organs, affine = read_case(source, self.labels, self.spacing_mm, self.allow_tumors)
+        return build_case(
+            source.case_id,
+            ct,
+            organs,
+            affine,
+            self.spacing_mm,
+            split=self.split_of(source) or "train",
+            sources=digests,
+            allow_implausible=self.allow_implausible,
+        )
+
+
+def _find_all(sources: Sequence[Path], image: Path | None, mask: Path | None, labels: LabelMap | None) -> Found:
+    parts = [find_cases(Path(source), None, None, labels) for source in sources]
+    if image is not None or mask is not None:
+        parts.append(find_cases(None, image, mask, labels))
+    if not parts:
+        raise InputError("nothing to prepare: give a SOURCE, or --image FILE --mask FILE")
+    cases = tuple(case for part in parts for case in part.cases)
+    check_ids(cases)
+    return Found(cases, tuple(note for part in parts for note in part.notes))
+
+
+def _add_all(bank: BankWriter, cases: Sequence[CaseSource], job: _Job, progress: Callable[[str], None]) -> None:
+    started, made = time.monotonic(), 0
+    for number, source in enumerate(cases, 1):
+        at = f"{number}/{len(cases)} {source.case_id}"
+        digests = source_digests(source)
+        recipe = job.recipe(source, digests)
+        split = job.split_of(source)
+        if source.case_id in bank.records:
+            _check_same(bank.records[source.case_id], recipe, bank.path)
+            if split:
+                bank.set_split(source.case_id, split)
+            progress(f"{at}: already in the bank")
+            continue
+        record = bank.add_case(job.build(source, digests), recipe=recipe, split_given=split is not None)
+        made += 1
+        left = (time.monotonic() - started) / made * (len(cases) - number)
+        progress(f"{at}: {describe(record)}" + (f"; {duration(left)} left" if number < len(cases) else ""))
+
+
+def _check_same(record: CaseRecord, recipe: str, bank: Path) -> None:
+    if record.recipe != recipe:
+        raise InputError(
+            f"{bank}: holds a case {record.case_id!r} that was made from other files or settings; "
+            "rename the new case, or prepare into another bank"
+        )
+
+
+def describe(record: CaseRecord) -> str:
+    """One line on a case: size, phase, split, and what each tumor organ looks like."""
+    organs = ", ".join(
+        f"{organ} {record.stats[organ].volume_ml:.0f} ml {record.stats[organ].mean_hu:.0f} HU"
+        for organ in record.usable_organs
+    )
+    return f"{'x'.join(map(str, record.shape))} voxels, {record.phase}, {record.split}; {organs}"

@@ -1,0 +1,171 @@
+"""The folder of a run: `last.pt` and `best.pt`, `config.yaml`, `metrics.jsonl`.
+
+A checkpoint is everything that the next step depends on (weights, optimizer, step, position in the stream) and
+everything that inference needs (classes, spacing, window, patch shape). Written whole or not at all, and read with
+`torch.load(weights_only=True)` alone: a checkpoint from elsewhere cannot run code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pipeline.config import TrainConfig
+from pipeline.errors import InputError
+from pipeline.files import replace_file
+from training.network import ClassTable, Shape3, build_network
+
+FORMAT = "phantumor checkpoint"
+FORMAT_VERSION = 1
+LAST, BEST, CONFIG, METRICS = "last.pt", "best.pt", "config.yaml", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class RunMeta:
+    """What a run was trained with and on."""
+
+    step: int  # optimizer steps done
+    config: TrainConfig
+    classes: dict[str, int]  # name -> class id
+    spacing_mm: float
+    patch_shape: Shape3  # voxels (X, Y, Z) that the network saw: the crop, or the whole patch
+    dataset: str
+    dataset_digest: str  # decides on resume whether it is the same dataset, wherever it lies now
+    software: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training between two steps. Tensors are on the CPU after reading."""
+
+    meta: RunMeta
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    stream: dict[str, Any]
+    best_score: float | None  # of the validations so far; None before the first
+    validated_step: int  # the step of the last validation, 0 before the first
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint, replacing an older one in one step; a crash leaves the old one or the new one."""
+    meta = {field.name: getattr(checkpoint.meta, field.name) for field in fields(RunMeta)}
+    document = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **{field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)},
+        "meta": meta | {"config": checkpoint.meta.config.model_dump(mode="json")},
+    }
+    buffer = io.BytesIO()
+    torch.save(document, buffer)
+    replace_file(path, buffer.getvalue())
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint to the CPU; one clear InputError when it is none, cut, changed, or of another format."""
+    document = _load(path)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: not a phantumor checkpoint, though torch can read it. Give a folder that `phantumor train` made"
+        )
+    if document.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: checkpoint format {document.get('format_version')}, this phantumor reads {FORMAT_VERSION}. "
+            "Use the version that wrote it, or train again"
+        )
+    try:
+        meta = dict(document["meta"])
+        meta["config"] = TrainConfig.model_validate(meta["config"])
+        meta["patch_shape"] = tuple(meta["patch_shape"])
+        rest = {field.name: document[field.name] for field in fields(Checkpoint) if field.name != "meta"}
+        return Checkpoint(meta=RunMeta(**meta), **rest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: a checkpoint with missing or invalid entries: {error}. Train again") from error
+
+
+def _load(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            # torch does not compare the archive's checksums when it reads: a changed byte would be a changed weight.
+            with zipfile.ZipFile(file) as archive:
+                broken = archive.testzip()
+            if broken:
+                raise InputError(f"{path}: damaged, the checksum of {broken} differs. Copy the checkpoint again")
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, pickle and torch raise a dozen types for files that are not theirs
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{path}: not a checkpoint, cut off, or holding more than plain data ({reason}). "
+            "Copy it again, or give a folder that `phantumor train` made"
+        ) from error
+
+
+def load_for_inference(run: Path, name: str | None = None) -> tuple[torch.nn.Module, ClassTable, RunMeta]:
+    """The network of a run in evaluation mode on the CPU, its classes, and what it was trained with.
+
+    `name` picks the checkpoint; by default `best.pt`, or `last.pt` of a run that has not been validated yet.
+    """
+    if not run.is_dir():
+        raise InputError(f"{run}: no such run. Give the --out folder of `phantumor train`")
+    names = (name,) if name else (BEST, LAST)
+    found = [run / candidate for candidate in names if (run / candidate).is_file()]
+    if not found:
+        raise InputError(
+            f"{run} is not a run: it holds no {' or '.join(names)}. Give the --out folder of `phantumor train`"
+        )
+    checkpoint = read_checkpoint(found[0])
+    if checkpoint.meta.step == 0:
+        raise InputError(f"{found[0]} is from before the first step, its network knows nothing yet. Train it further")
+    table = ClassTable(checkpoint.meta.classes)
+    network = build_network(checkpoint.meta.config.network, len(table))
+    load_state(network, checkpoint.model, found[0])
+    return network.eval(), table, checkpoint.meta
+
+
+def load_state(network: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Put a checkpoint's weights into a network, InputError when they belong to another one."""
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        lines = str(error).strip().splitlines()
+        raise InputError(f"{path}: its weights do not fit the network of its settings: {lines[-1].strip()}") from error
+
+
+def write_config(run: Path, config: TrainConfig, data: Path) -> None:
+    """`config.yaml`: the resolved settings and the dataset, in the form that `--config` reads."""
+    document = {"data": os.fspath(data), **config.model_dump(mode="json")}
+    replace_file(run / CONFIG, yaml.safe_dump(document, sort_keys=False).encode())
+
+
+def append_metrics(run: Path, record: dict[str, Any]) -> None:
+    """Add one line to `metrics.jsonl`."""
+    with (run / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def trim_metrics(run: Path, step: int) -> list[dict[str, Any]]:
+    """Drop the lines after `step`, which a resumed run writes again, and a line that a crash cut; what is left."""
+    file = run / METRICS
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    kept = [line for line in lines if _step_of(line) <= step]
+    replace_file(file, "".join(f"{line}\n" for line in kept).encode())
+    return [json.loads(line) for line in kept]
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

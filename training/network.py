@@ -1,0 +1,138 @@
+"""The network by name, its classes, the shapes it takes and the device it runs on.
+
+In: `NetworkConfig` and the classes of `dataset.json`. Out: a torch module from (B, 1, X, Y, Z) float32 in [-1, 1] to
+(B, n_classes, X, Y, Z) logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pipeline.config import NetworkConfig
+from pipeline.errors import InputError
+from pipeline.organs import BACKGROUND, is_tumor
+
+Shape3 = tuple[int, int, int]
+_NO_CHANNEL = -1
+
+
+def build_network(config: NetworkConfig, n_classes: int, seed: int = 0) -> torch.nn.Module:
+    """MONAI's 3-D U-Net for one input channel; the weights depend on `config`, `n_classes` and `seed` alone."""
+    from monai.networks.nets import UNet
+
+    # torch initialises layers from its global CPU generator: set it here, give it back as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network: torch.nn.Module = UNet(
+            spatial_dims=3,
+            in_channels=1,
+            out_channels=n_classes,
+            channels=config.channels,
+            strides=config.strides,
+            num_res_units=config.res_units,
+        )
+    return network
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Class ids of a dataset and the network's output channels: channel k is the k-th smallest id."""
+
+    classes: Mapping[str, int]  # name -> class id, as in `dataset.json`
+
+    def __post_init__(self) -> None:
+        ids = sorted(self.classes.values())
+        if len(ids) < 2 or len(set(ids)) != len(ids) or ids[0] != BACKGROUND or ids[-1] > 255:
+            raise ValueError(f"classes are background 0 and others with ids of their own in 1..255, got {self.classes}")
+
+    @cached_property
+    def ids(self) -> tuple[int, ...]:
+        """The class id of each channel."""
+        return tuple(sorted(self.classes.values()))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The class name of each channel."""
+        return tuple(sorted(self.classes, key=lambda name: self.classes[name]))
+
+    @cached_property
+    def tumors(self) -> dict[str, int]:
+        """Name and class id of the tumor classes."""
+        return {name: number for name, number in self.classes.items() if is_tumor(number)}
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @cached_property
+    def _channel_of_id(self) -> Tensor:
+        table = torch.full((256,), _NO_CHANNEL, dtype=torch.int64)
+        table[list(self.ids)] = torch.arange(len(self.ids))
+        return table
+
+    def to_channels(self, label: Tensor) -> Tensor:
+        """Channel indices (int64, same shape and device) of a uint8 label; InputError when it holds another class."""
+        table = self._channel_of_id.to(label.device)
+        channels = table.index_select(0, label.flatten().int()).view(label.shape)
+        if bool((channels == _NO_CHANNEL).any()):
+            found = sorted(set(torch.unique(label).tolist()) - set(self.ids))
+            raise InputError(
+                f"a label holds the class ids {found}, which dataset.json does not list (it lists {list(self.ids)}). "
+                "`phantumor verify` finds broken shards"
+            )
+        return channels
+
+    def to_ids(self, channels: Tensor) -> Tensor:
+        """Class ids (uint8, same shape and device) of channel indices in 0..n-1."""
+        table = torch.tensor(self.ids, dtype=torch.uint8, device=channels.device)
+        return table.index_select(0, channels.flatten()).view(channels.shape)
+
+
+def check_shape(shape: Shape3, limit: Shape3, config: NetworkConfig, what: str) -> None:
+    """InputError with the nearest valid shape unless the network can train on (X, Y, Z) `shape` voxels.
+
+    Every edge must be a multiple of the product of strides, and the deepest level must hold two voxels or more:
+    instance normalisation has no spread over one. The shape that is proposed fits into `limit`.
+    """
+    factor = math.prod(config.strides)
+    if all(edge % factor == 0 for edge in shape) and math.prod(shape) > factor**3:
+        return
+    nearest = nearest_valid_shape(shape, limit, factor)
+    remedy = (
+        f"The nearest valid shape is {nearest}: set crop_shape to it, or generate patches of it"
+        if nearest
+        else f"No valid shape fits into {limit}: use fewer levels or smaller strides"
+    )
+    raise InputError(
+        f"{what} {shape} does not fit the network with strides {config.strides}: each edge must be a multiple of their "
+        f"product {factor}, and at least one a larger one. {remedy}"
+    )
+
+
+def nearest_valid_shape(shape: Shape3, limit: Shape3, factor: int) -> Shape3 | None:
+    """The multiple of `factor` nearest to each edge that fits into `limit`, or None when no shape that trains does."""
+    multiples = [max(1, (edge + factor // 2) // factor) for edge in shape]
+    if math.prod(multiples) == 1:
+        multiples = [2, 2, 2]
+    x, y, z = (min(m, most // factor) for m, most in zip(multiples, limit, strict=True))
+    return (x * factor, y * factor, z * factor) if x * y * z > 1 else None
+
+
+def resolve_device(text: str) -> torch.device:
+    """The torch device of a setting: `auto` is cuda where there is one, else cpu; InputError when it cannot be used."""
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("not a device that phantumor runs on")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises AssertionError
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"device {text!r} cannot be used here: {reason}. Use auto, cpu or cuda") from error
+    return device

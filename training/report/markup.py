@@ -1,0 +1,33 @@
+"""Building HTML and SVG so that text is always escaped: only `tag` and `join` make markup."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+_VOID = frozenset({"meta", "img", "br", "hr", "col"})
+
+
+class Markup(str):
+    """A string that is markup already; any other string is text."""
+
+    __slots__ = ()
+
+
+def tag(name: str, /, *children: str | int, **attributes: str | float | None) -> Markup:
+    """An element. Text children are escaped. `class_` is written `class`, `font_size` `font-size`; None is left out."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(_attribute(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Markup(f"<{name}{written}>" if name in _VOID else f"<{name}{written}>{join(children)}</{name}>")
+
+
+def join(children: Iterable[str | int]) -> Markup:
+    """Children one after another, text among them escaped."""
+    return Markup("".join(child if isinstance(child, Markup) else html.escape(str(child)) for child in children))
+
+
+def _attribute(value: str | float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

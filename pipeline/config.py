@@ -58,7 +58,7 @@ class TumorSettings(Settings):
     diameter_mm: Range | None = None
     """Volume-equivalent diameter, log-uniform between the two ends."""
     contrast_hu: Range | None = None
-    """Tumor core minus parenchyma, uniform between the two ends."""
+    """Mean of the labelled tumor minus parenchyma, uniform between the two ends."""
 
     @model_validator(mode="after")
     def _ranges_make_sense(self) -> Self:
@@ -90,7 +90,7 @@ else:  # one field an organ, so that each is a flag: --tumors.liver.diameter-mm 
 
 
 class SplitShare(Settings):
-    """Share of the samples that come from the cases of each split; a split without cases leaves its share to the rest."""
+    """Share of the samples from the cases of each split; a split without cases leaves its share to the others."""
 
     train: Weight = 0.8
     val: Weight = 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,13 +13,23 @@ Slices3 = tuple[slice, slice, slice]
 T = TypeVar("T", bound=np.generic)
 
 
+def index3(values: Iterable[Any]) -> Index3:
+    """Three whole numbers, e.g. of a numpy row, as an index."""
+    x, y, z = values
+    return int(x), int(y), int(z)
+
+
+def slices3(low: Iterable[int], high: Iterable[int]) -> Slices3:
+    """The half-open box from `low` to `high`."""
+    x, y, z = (slice(a, b) for a, b in zip(low, high, strict=True))
+    return x, y, z
+
+
 def overlap(origin: Index3, shape: Index3, limits: tuple[int, ...]) -> tuple[Slices3, Slices3]:
     """Where a box at `origin` of `shape` meets an array of shape `limits`: slices of the array, slices of the box."""
     low = [max(0, o) for o in origin]
     high = [max(a, min(n, o + s)) for a, n, o, s in zip(low, limits, origin, shape, strict=True)]
-    of_array = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    of_box = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, origin, strict=True))
-    return of_array, of_box  # type: ignore[return-value]
+    return slices3(low, high), slices3(np.subtract(low, origin).tolist(), np.subtract(high, origin).tolist())
 
 
 def crop(array: npt.NDArray[T], origin: Index3, shape: Index3, fill: int) -> npt.NDArray[T]:
@@ -48,4 +59,4 @@ def bounding_box(mask: npt.NDArray[Any]) -> tuple[Index3, Index3]:
             raise ValueError("an empty mask has no bounding box")
         low.append(int(used[0]))
         high.append(int(used[-1]) + 1)
-    return tuple(low), tuple(high)  # type: ignore[return-value]
+    return index3(low), index3(high)

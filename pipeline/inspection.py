@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +166,8 @@ def describe_sample(document: Mapping[str, Any]) -> list[str]:
         f"tumors     {document['n_tumors']}",
     ]
     lines += [
-        f"  {t['instance']} {t['organ']} {t['kind']}: {t['diameter_mm']:.1f} mm (asked {t['requested_diameter_mm']:.1f}), "
-        f"RECIST {t['recist_long_mm']:.0f} x {t['recist_short_mm']:.0f} mm, {t['mean_hu']:.0f} HU, "
+        f"  {t['instance']} {t['organ']} {t['kind']}: {t['diameter_mm']:.1f} mm "
+        f"(asked {t['requested_diameter_mm']:.1f}), RECIST {t['recist_long_mm']:.0f} x {t['recist_short_mm']:.0f} mm, {t['mean_hu']:.0f} HU, "
         f"{t['contrast_hu']:+.0f} HU against parenchyma, {t['vessel_distance_mm']:.0f} mm to a vessel, "
         f"{t['surface_distance_mm']:.0f} mm deep"
         for t in document["tumors"]
@@ -199,5 +199,13 @@ def _picture(sample: Sample) -> tuple[str, npt.NDArray[np.int16], npt.NDArray[np
     """The axial slice through the largest tumor cross-section, or the middle one, with a caption."""
     tumor = (sample.label > 0) & (sample.label % 2 == 0)
     z = int(tumor.sum(axis=(0, 1)).argmax()) if tumor.any() else sample.label.shape[2] // 2
-    kinds = ", ".join(f"{t['kind']} {t['diameter_mm']:.0f} mm" for t in sample.row["tumors"]) or "no tumor"
-    return f"{sample.row['index']}: {kinds}", sample.image[:, :, z], sample.label[:, :, z]
+    return f"{sample.row['index']}: {_caption(sample.row['tumors'])}", sample.image[:, :, z], sample.label[:, :, z]
+
+
+def _caption(tumors: Sequence[Mapping[str, Any]]) -> str:
+    """The largest tumor and how many others, short enough to stand over a small picture."""
+    if not tumors:
+        return "no tumor"
+    largest = max(tumors, key=lambda tumor: float(tumor["diameter_mm"]))
+    others = f" +{len(tumors) - 1}" if len(tumors) > 1 else ""
+    return f"{largest['kind']} {largest['diameter_mm']:.0f} mm{others}"

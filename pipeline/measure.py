@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.case import Case
-from pipeline.grid import Index3, Slices3, crop, shifted_affine
+from pipeline.grid import crop, index3, shifted_affine, slices3
 from pipeline.organs import organ_id, tumor_id
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def recist(mask: npt.NDArray[np.bool_], spacing_mm: float) -> Recist:
 
 def _extent(mask: npt.NDArray[np.bool_], axis: int) -> npt.NDArray[np.float64]:
     """Voxels between the first and the last of each axial slice along an axis."""
-    used = mask.any(axis=1 - axis)
+    used = np.asarray(mask.any(axis=1 - axis))
     first, last = used.argmax(axis=0), len(used) - 1 - used[::-1].argmax(axis=0)
-    return (last - first).astype(float)
+    return np.asarray(last - first, np.float64)
 
 
 def _row_ends(plane: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
@@ -95,16 +95,16 @@ def _measure(
 ) -> dict[str, Any]:
     instance = rendered.instances[number]
     tumor, mask = instance.tumor, instance.mask
-    start: Index3 = tuple(s.start for s in instance.box)  # type: ignore[assignment]
+    start = index3(s.start for s in instance.box)
     voxels = np.argwhere(mask)
     centroid = voxels.mean(axis=0) + start
     volume = len(voxels) * case.spacing_mm**3
     mean_hu = float(rendered.image[instance.box][mask].mean(dtype=np.float64))
     parenchyma = _parenchyma_hu(case, spec, rendered, instance)
     diameters = recist(mask, case.spacing_mm)
-    corner: Index3 = tuple(a + o for a, o in zip(start, spec.origin_vox, strict=True))  # type: ignore[assignment]
-    vessel = crop(case.vessel_distance_mm, corner, mask.shape, 0)[mask]  # type: ignore[arg-type]
-    nearest = tuple(int(v) for v in np.clip(np.rint(centroid + spec.origin_vox), 0, np.array(case.ct.shape) - 1))
+    corner = index3(np.add(start, spec.origin_vox))
+    vessel = crop(case.vessel_distance_mm, corner, mask.shape, 0)[mask]
+    nearest = index3(np.clip(np.rint(centroid + spec.origin_vox), 0, np.array(case.ct.shape) - 1))
     return {
         "instance": number + 1,
         "organ": tumor.organ,
@@ -132,17 +132,13 @@ def _holds(label: npt.NDArray[np.uint8], organ: str) -> bool:
 def _parenchyma_hu(case: Case, spec: SampleSpec, rendered: Rendered, instance: Instance) -> float:
     """Mean HU of healthy, vessel-free organ in a shell around the tumor; of the whole organ where there is none."""
     around = math.ceil(SHELL_MM[1] / case.spacing_mm)
-    box: Slices3 = tuple(  # type: ignore[assignment]
-        slice(max(0, s.start - around), min(n, s.stop + around))
-        for s, n in zip(instance.box, rendered.label.shape, strict=True)
-    )
+    low = np.maximum([s.start - around for s in instance.box], 0)
+    high = np.minimum([s.stop + around for s in instance.box], rendered.label.shape)
+    box = slices3(low.tolist(), high.tolist())
     label = rendered.label[box]
     mask = np.zeros(label.shape, bool)
-    mask[tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(instance.box, box, strict=True))] = (
-        instance.mask
-    )
-    corner: Index3 = tuple(b.start + o for b, o in zip(box, spec.origin_vox, strict=True))  # type: ignore[assignment]
-    vessels = crop(case.vessels, corner, label.shape, 0)  # type: ignore[arg-type]
+    mask[tuple(slice(s.start - a, s.stop - a) for s, a in zip(instance.box, low, strict=True))] = instance.mask
+    vessels = crop(case.vessels, index3(low + spec.origin_vox), label.shape, 0)
     # Every second voxel of a large box tells the mean as well, at an eighth of the cost.
     thin = (slice(None, None, 2 if mask.size > _LARGE_BOX else 1),) * 3
     label, mask, vessels, image = label[thin], mask[thin], vessels[thin], rendered.image[box][thin]

@@ -14,6 +14,7 @@ from pipeline.config import GenerateConfig, SplitShare, Tumors, TumorSettings
 from pipeline.errors import InputError
 from pipeline.grid import crop, shifted_affine
 from pipeline.measure import measure_sample
+from pipeline.presets import preset_of
 from pipeline.spec import SampleSpec, check_bank, draw_sample
 from pipeline.synthesis import render
 
@@ -66,7 +67,7 @@ def _config(bank: Bank, organ: str, kind: str | None, diameter_mm: float | None,
     shapes = [record.shape for record in bank.records]
     x, y, z = (max(8, min(edge, *(shape[axis] for shape in shapes))) for axis in range(3))
     everywhere = SplitShare(train=1, val=1, test=1)
-    GenerateConfig(organs=(organ,))  # names an unknown organ before it becomes a field below
+    preset_of(organ)  # names an unknown organ before it becomes a field below
     tumors = Tumors.model_validate({organ: tumor})
     return GenerateConfig(
         samples=_TRIES,

@@ -1,7 +1,8 @@
 """The record of a sample, and the only place that draws: `draw_sample(bank, config, index)`.
 
-Everything random about a sample is decided here, from `SeedSequence((seed, index))`, and kept in a `SampleSpec`. Applying
-a spec (`pipeline.synthesis`) is a pure function. Small-scale randomness (deformation, texture) is a hash of a tumor's `key`.
+Everything random about a sample is decided here, from `SeedSequence((seed, index))`, and kept in a `SampleSpec`.
+Applying a spec (`pipeline.synthesis`) is a pure function. Small-scale randomness (deformation, texture) is a hash of a
+tumor's `key`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pipeline.bank import Bank, CaseRecord
 from pipeline.case import Case
 from pipeline.config import SPLITS, GenerateConfig, Settings, Split, TumorSettings
 from pipeline.errors import InputError
-from pipeline.grid import Index3
+from pipeline.grid import Index3, index3
 from pipeline.presets import (
     Choice,
     Distribution,
@@ -178,7 +179,8 @@ def check_bank(bank: Bank, config: GenerateConfig) -> None:
     by_split = _cases_by_split(bank, config.organs)
     if not any(config.split_share.of(split) for split in by_split):
         raise InputError(
-            f"{bank.path}: its cases are in the splits {', '.join(by_split)}, and split_share gives none of them a sample"
+            f"{bank.path}: its cases are in the splits {', '.join(by_split)}, "
+            "and split_share gives none of them a sample"
         )
     for record in bank.records:
         for organ in set(config.organs) & set(record.usable_organs):
@@ -194,25 +196,19 @@ def _draw_case(rng: np.random.Generator, bank: Bank, config: GenerateConfig) -> 
 
 def _organ_voxel(rng: np.random.Generator, case: Case, organ: str) -> Index3:
     voxels = case.voxels[organ]
-    return _unravel(int(voxels[int(rng.integers(len(voxels)))]), case.ct.shape)
+    return index3(np.unravel_index(int(voxels[int(rng.integers(len(voxels)))]), case.ct.shape))
 
 
 def _body_voxel(rng: np.random.Generator, case: Case) -> Index3:
     """A voxel of the body anywhere in the case (the last one tried where a case is nearly all air)."""
     tried = rng.integers(0, case.ct.shape, size=(256, 3))
     inside = np.flatnonzero(case.ct[tried[:, 0], tried[:, 1], tried[:, 2]] > BODY_HU)
-    x, y, z = tried[inside[0] if inside.size else -1]
-    return int(x), int(y), int(z)
-
-
-def _unravel(flat: int, shape: tuple[int, ...]) -> Index3:
-    x, y, z = np.unravel_index(flat, shape)
-    return int(x), int(y), int(z)
+    return index3(tried[inside[0] if inside.size else -1])
 
 
 def _patch_origin(rng: np.random.Generator, case: Case, anchor: Index3, patch: Index3) -> Index3:
     """A patch with the anchor in its middle half, inside the case where it fits, centred on it where it does not."""
-    return tuple(  # type: ignore[return-value]
+    return index3(
         min(max(a - p // 4 - int(rng.integers(p // 2)), 0), n - p) if n >= p else (n - p) // 2
         for a, p, n in zip(anchor, patch, case.ct.shape, strict=True)
     )
@@ -243,7 +239,8 @@ def _diameter_limits(
     if wanted is not None and (wanted[0] > high or wanted[1] < low):
         raise InputError(
             f"{organ} tumors of {wanted[0]:g} to {wanted[1]:g} mm are not possible in case {case_id}: the grid of "
-            f"{spacing_mm:g} mm shows {low:.1f} mm or more, the organ holds {organ_mm:.0f} mm, the patch {patch_mm:.0f} mm"
+            f"{spacing_mm:g} mm shows {low:.1f} mm or more, the organ holds {organ_mm:.0f} mm, "
+            f"the patch {patch_mm:.0f} mm"
         )
     if high < low:
         raise InputError(

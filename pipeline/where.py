@@ -1,7 +1,7 @@
 """`--where` expressions over a manifest: `kind = 'hcc' and diameter_mm < 10`, `split = 'test' or n_tumors = 0`.
 
-Names are manifest columns and the fields of `tumors`. An expression that names a tumor field selects the samples in which
-at least one tumor meets the whole expression. Operators: = != < <= > >= in, and or not, parentheses.
+Names are manifest columns and the fields of `tumors`. An expression that names a tumor field selects the samples in
+which at least one tumor meets the whole expression. Operators: = != < <= > >= in, and or not, parentheses.
 """
 
 from __future__ import annotations

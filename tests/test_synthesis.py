@@ -129,9 +129,7 @@ def test_a_ball_has_the_asked_volume_and_contrast(case: Case) -> None:
     mask = rendered.label == TUMOR
     volume = np.count_nonzero(mask) * case.spacing_mm**3
     assert volume == pytest.approx(np.pi / 6 * 30**3, rel=0.06)
-    core = np.zeros_like(mask)
-    core[rendered.instances[0].box] = rendered.instances[0].mask
-    assert rendered.image[core].mean() == pytest.approx(case.stats["liver"].mean_hu - 50, abs=8)
+    assert rendered.image[mask].mean() == pytest.approx(case.stats["liver"].mean_hu - 50, abs=4)
 
 
 @pytest.mark.parametrize("diameter", [8.0, 12.0, 20.0, 36.0])
@@ -175,14 +173,15 @@ def test_edges_are_soft_and_as_wide_as_asked(case: Case) -> None:
     assert border(12.0) > 1.3 * border(1.0)
 
 
-def test_a_rim_brightens_the_border_only(case: Case) -> None:
-    plain = render(case, sample(tumor())).image.astype(int)
-    rimmed = render(case, sample(tumor(rim_hu=60.0, rim_mm=6.0))).image.astype(int)
-    gain = rimmed - plain
-    assert gain.max() > 35
-    assert gain.min() >= -1
-    centre = tuple(np.rint(np.subtract((30.2, 26.1, 21.7), (8, 6, 6))).astype(int))
-    assert abs(gain[centre]) <= 1
+def test_a_rim_is_brighter_than_the_core_and_leaves_the_mean(case: Case) -> None:
+    plain = render(case, sample(tumor()))
+    rimmed = render(case, sample(tumor(rim_hu=60.0, rim_mm=6.0)))
+    mask = plain.label == TUMOR
+    gain = rimmed.image.astype(int) - plain.image
+    core = ndimage.binary_erosion(mask, iterations=3)
+    border = ndimage.binary_erosion(mask) & ~core
+    assert gain[border].mean() - gain[core].mean() > 20
+    assert abs(gain[mask].mean()) < 2
 
 
 def test_what_the_organ_cuts_off_leaves_no_crumbs(case: Case) -> None:

@@ -67,13 +67,13 @@ class TumorKind:
     axis_ratio: Distribution  # each half axis over the radius, before the volume is set
     deformation: Distribution  # SD of the elastic displacement over the radius
     edge_mm: Distribution  # width of the soft edge, from 0 to 100 % tumor
-    contrast_hu: Distribution  # tumor core minus the parenchyma around it
+    contrast_hu: Distribution  # mean of the labelled tumor minus the parenchyma around it
     texture_sd_hu: Distribution  # coarse structure, on top of the donor's own noise
     texture_grain_mm: Distribution  # size of that structure
-    rim_hu: Distribution  # brightness of the rim over the core; 0 for none
+    rim_hu: Distribution  # brightness of the rim over the core
     rim_share: float  # share of tumors that have the rim at all
     rim_mm: Distribution  # thickness of the rim
-    lowest_hu: float  # no tumor core of this kind is darker than this
+    lowest_hu: float  # the mean of a tumor of this kind is never darker than this
 
 
 @dataclass(frozen=True)

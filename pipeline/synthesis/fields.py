@@ -1,7 +1,7 @@
 """Smooth random fields as a pure function of position: hashed lattice values under a cubic B-spline.
 
-No generator and no stored noise: the value at a point depends on a key and the point only, so any part of a field can be
-computed alone, on any device. Only additions, multiplications and divisions are used: IEEE arithmetic fixes every bit.
+No generator and no stored noise: the value at a point depends on a key and the point only, so any part of a field can
+be computed alone, on any device. Only additions and multiplications are used: IEEE arithmetic fixes every bit.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.case import Case
+from pipeline.grid import Index3, index3
 
 GAP_VOXELS = 2  # between tumors, so that connected components are tumors
 VESSEL_CLEARANCE_MM = 10.0  # a larger tumor asks for no more: in a liver, no place is farther from all vessels
@@ -28,7 +29,7 @@ def best_center(
     radius_mm: float,
     reach_mm: float,
     others: Sequence[Ball],
-) -> tuple[int, int, int] | None:
+) -> Index3 | None:
     """The first candidate voxel (of shape (n, 3), in the organ) that meets all rules; None when none does.
 
     Rules: half a radius deep in the organ (or as deep as the organ allows), clear of other tumors, and with no vessel
@@ -46,5 +47,4 @@ def best_center(
         return None
     vessel = case.vessel_distance_mm[tuple(candidates[rows].T)].astype(np.float64)
     clear = np.flatnonzero(vessel >= min(radius_mm, VESSEL_CLEARANCE_MM))
-    x, y, z = candidates[rows[clear[0] if clear.size else int(np.argmax(vessel))]]
-    return int(x), int(y), int(z)
+    return index3(candidates[rows[clear[0] if clear.size else int(np.argmax(vessel))]])

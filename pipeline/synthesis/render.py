@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.case import AIR_HU, HU_RANGE, Case
-from pipeline.grid import Index3, Slices3, crop
+from pipeline.grid import Index3, Slices3, crop, index3, slices3
 from pipeline.organs import CLASS_IDS, organ_id, tumor_id
 from pipeline.synthesis import effects, shape, texture
 from pipeline.synthesis.fields import Axes
@@ -88,7 +88,7 @@ def _tumor_box(case: Case, spec: SampleSpec, tumor: TumorSpec) -> tuple[Index3, 
     high = np.minimum(np.ceil(center + extent) + 1, spec.patch_shape).astype(int)
     if np.any(low >= high):
         return None
-    return tuple(int(v) for v in low), tuple(int(v) for v in high)  # type: ignore[return-value]
+    return index3(low), index3(high)
 
 
 def _insert(
@@ -104,9 +104,7 @@ def _insert(
     if found is None:
         return None
     low, high = found
-    box: Slices3 = tuple(slice(a, b) for a, b in zip(low, high, strict=True))  # type: ignore[assignment]
-    size: Index3 = tuple(b - a for a, b in zip(low, high, strict=True))  # type: ignore[assignment]
-    corner: Index3 = tuple(a + o for a, o in zip(low, spec.origin_vox, strict=True))  # type: ignore[assignment]
+    box, size, corner = slices3(low, high), index3(np.subtract(high, low)), index3(np.add(low, spec.origin_vox))
     axes = _axes_mm(tumor, corner, size, case.spacing_mm)
     depth = shape.depth_mm(tumor, axes, device)
     alpha = shape.soft_mask(depth, tumor.edge_mm)
@@ -116,7 +114,9 @@ def _insert(
         return None
     if crumbs:  # what is not labelled must not be painted either
         alpha.mul_(_grown(torch.from_numpy(mask), round(tumor.edge_mm / case.spacing_mm) + 1, device))
-    tissue = _tissue(case, tumor, corner, size, depth, alpha, axes)
+    tissue = _tissue(case, tumor, corner, size, device)
+    profile = _profile(tumor, depth, axes)
+    tissue.add_(profile).add_(texture.level(tumor.contrast_hu, profile, alpha, torch.from_numpy(mask).to(device)))
     healthy = torch.from_numpy(image[box]).to(device, torch.float32)
     blended = healthy.add(alpha * (tissue - healthy)).round_().clamp_(*HU_RANGE)
     image[box] = torch.where(alpha > 0, blended, healthy).to(torch.int16).cpu().numpy()
@@ -127,7 +127,7 @@ def _insert(
 def _axes_mm(tumor: TumorSpec, corner: Index3, size: Index3, spacing_mm: float) -> Axes:
     """Coordinates of the box's voxels relative to the tumor's centre, mm, one array an axis."""
     x, y, z = (
-        (np.arange(start, start + n) - center) * spacing_mm
+        (np.arange(start, start + n, dtype=np.float64) - center) * spacing_mm
         for start, n, center in zip(corner, size, tumor.center_vox, strict=True)
     )
     return x, y, z
@@ -138,8 +138,7 @@ def _room(
 ) -> torch.Tensor:
     """Where the tumor may be, 0 to 1: in its organ, fading over the last voxel below the surface, apart from others."""
     inside = label[box] == organ_id(tumor.organ)
-    size: Index3 = inside.shape  # type: ignore[assignment]
-    surface = crop(case.surface_distance_mm, corner, size, 0).astype(np.float32)
+    surface = crop(case.surface_distance_mm, corner, inside.shape, 0).astype(np.float32)
     room = torch.from_numpy(surface / np.float32(2 * case.spacing_mm)).to(device).clamp_(0, 1)
     room.mul_(torch.from_numpy(inside).to(device))
     others = label[box] == tumor_id(tumor.organ)
@@ -169,20 +168,10 @@ def _grown(mask: torch.Tensor, voxels: int, device: torch.device) -> torch.Tenso
     return grown[0, 0]
 
 
-def _tissue(
-    case: Case,
-    tumor: TumorSpec,
-    corner: Index3,
-    size: Index3,
-    depth: torch.Tensor,
-    alpha: torch.Tensor,
-    axes: Axes,
-) -> torch.Tensor:
-    """HU of pure tumor in every voxel of the box, (X, Y, Z) float32."""
-    device = depth.device
+def _tissue(case: Case, tumor: TumorSpec, corner: Index3, size: Index3, device: torch.device) -> torch.Tensor:
+    """HU of the box as plain tissue of the organ: without vessels, with the donor's noise. (X, Y, Z) float32."""
     stats = case.stats[tumor.organ]
-    start: Index3 = tuple(c - _HALO for c in corner)  # type: ignore[assignment]
-    around: Index3 = tuple(n + 2 * _HALO for n in size)  # type: ignore[assignment]
+    start, around = index3(np.subtract(corner, _HALO)), index3(np.add(size, 2 * _HALO))
     ct = torch.from_numpy(crop(case.ct, start, around, AIR_HU)).to(device, torch.float32)
     organ = crop(case.organs, start, around, 0) == organ_id(tumor.organ)
     plain = organ & (crop(case.vessels, start, around, 0) == 0)
@@ -190,8 +179,10 @@ def _tissue(
     base = texture.parenchyma(ct, torch.from_numpy(plain).to(device, torch.float32), stats.mean_hu, cell)
     inner = tuple(slice(_HALO, _HALO + n) for n in size)
     passes = 2 if case.spacing_mm < 2 else 1
-    tissue = base[inner] + texture.fine_noise(ct, _HALO, passes, stats.sd_hu)
-    tissue.add_(texture.structure(tumor, axes, alpha, device)).add_(tumor.contrast_hu)
-    if tumor.rim_hu:
-        tissue.add_(effects.rim(depth, tumor.rim_hu, tumor.rim_mm))
-    return tissue
+    return base[inner] + texture.fine_noise(ct, _HALO, passes, stats.sd_hu)
+
+
+def _profile(tumor: TumorSpec, depth: torch.Tensor, axes: Axes) -> torch.Tensor:
+    """What the tumor's structure and rim add to plain tissue, HU, (X, Y, Z) float32."""
+    profile = texture.structure(tumor, axes, depth.device)
+    return profile.add_(effects.rim(depth, tumor.rim_hu, tumor.rim_mm)) if tumor.rim_hu else profile

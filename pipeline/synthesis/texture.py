@@ -17,17 +17,20 @@ NOISE_SDS = 2.5  # donor residuals beyond this many SD are vessels and edges, no
 _TEXTURE_KEY = 16  # keys 0 to 2 are the deformation's
 
 
-def structure(tumor: TumorSpec, axes_mm: Axes, alpha: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Coarse structure of the tumor in HU, (X, Y, Z) float32, of mean 0 over the tumor (weights `alpha`)."""
-    field = smooth_field(tumor.key + _TEXTURE_KEY, axes_mm, tumor.texture_grain_mm, device).mul_(tumor.texture_sd_hu)
-    return field.sub_(_mean(field, alpha))
+def structure(tumor: TumorSpec, axes_mm: Axes, device: torch.device) -> torch.Tensor:
+    """Coarse structure of the tumor in HU, (X, Y, Z) float32."""
+    return smooth_field(tumor.key + _TEXTURE_KEY, axes_mm, tumor.texture_grain_mm, device).mul_(tumor.texture_sd_hu)
 
 
-def _mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted mean, in fixed point: a sum of integers is the same in any order, on any device."""
-    w = (weights * 256).to(torch.int64)
-    v = (values * 64).to(torch.int64)
-    return ((v * w).sum() / w.sum().clamp_(min=1)).to(torch.float32).div_(64)
+def level(contrast_hu: float, profile: torch.Tensor, alpha: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """HU to add to the tumor so that, blended by `alpha`, its mean over `mask` is `contrast_hu` above parenchyma.
+
+    `profile` is what structure and rim add. The sums are in fixed point: integers add up to the same in any order, on
+    any device.
+    """
+    share = (alpha * 4096).to(torch.int64) * mask
+    added = (share * (profile * 64).to(torch.int64)).sum() / (4096 * 64)
+    return ((contrast_hu * mask.sum() - added) / (share.sum() / 4096)).to(torch.float32)
 
 
 def parenchyma(ct: torch.Tensor, tissue: torch.Tensor, mean_hu: float, cell: int) -> torch.Tensor:

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from pipeline.case import AIR_HU
-from pipeline.config import GenerateConfig, Settings, differences
+from pipeline.config import GenerateConfig, Settings, differences, explain
 from pipeline.errors import InputError
 from pipeline.files import create_file, replace_file
 from pipeline.grid import crop
@@ -147,7 +148,9 @@ class Dataset:
 
     def indices_of(self, split: str) -> list[int]:
         """Indices of the samples of a split (`all` for every sample), ascending."""
-        table = self.manifest if split == "all" else self.manifest.filter(pc.field("split") == split)
+        table = self.manifest.select(["index", "split"])
+        if split != "all":
+            table = table.filter(pc.field("split") == split)
         return [int(index) for index in table["index"].to_pylist()]
 
 
@@ -165,8 +168,10 @@ def read_chunk(path: Path, offset: int, length: int, out: npt.NDArray[Any]) -> N
 
 def broken_shard(path: Path, error: Exception) -> InputError:
     """The message for a shard object that is missing, cut or changed."""
-    reason = error.strerror if isinstance(error, OSError) else str(error)
     shard = path.parents[5].name.partition("-")[0]
+    reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return InputError(f"shard {shard} cannot be read: {path}: {reason}. The shard itself may be whole")
     return InputError(
         f"broken shard {shard}: {path}: {reason}. Remove manifest/{shard}.parquet and manifest.parquet of its "
         "dataset and run the same `phantumor generate` command again to remake it"
@@ -197,11 +202,18 @@ def read_info(folder: Path) -> DatasetInfo:
     try:
         document = json.loads(file.read_text())
         version = document.get("format_version")
-        if version != FORMAT_VERSION:
-            raise InputError(f"{file}: dataset format {version}, this phantumor reads format {FORMAT_VERSION}")
-        return DatasetInfo.model_validate(document)
+        if version == FORMAT_VERSION:
+            return DatasetInfo.model_validate(document)
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{file}: not a readable dataset description: {error}") from error
+        reason = explain(error, DatasetInfo) if isinstance(error, ValidationError) else error
+        raise InputError(
+            f"{file}: not a readable dataset description: {reason}. Restore the file from a copy, or generate the "
+            "dataset again into a new folder"
+        ) from error
+    raise InputError(
+        f"{file}: dataset format {version}, this phantumor reads format {FORMAT_VERSION}. "
+        "Use the phantumor that made it, or generate the dataset again"
+    )
 
 
 def create_info(folder: Path, info: DatasetInfo) -> None:

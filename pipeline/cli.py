@@ -32,6 +32,7 @@ app = App(
     # A list flag takes all its values, and a number that follows one never becomes a positional by accident.
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # main says what is kept and how to go on
 )
 Flatten = Parameter(name="*")
 

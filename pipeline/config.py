@@ -40,7 +40,16 @@ Shape = tuple[Edge, Edge, Edge]
 class Settings(BaseModel):
     """Base of every settings group."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, given: Any) -> Any:
+        """YAML reads yes, no, on and off as booleans, which pydantic takes for 1 and 0; no setting is a boolean."""
+        for name, value in given.items() if isinstance(given, Mapping) else ():
+            if isinstance(value, bool):
+                raise ValueError(f"{name}: {value} (yes or no) where a value is needed")
+        return given
 
     def digest(self) -> str:
         """sha256 over the canonical JSON of all settings."""
@@ -238,16 +247,29 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where YAML would take the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
     try:
-        document = yaml.safe_load(file.read_text())
+        document = yaml.load(file.read_text(), _Loader)
     except OSError as error:
         raise InputError(f"--config {file}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"--config {file} is not valid YAML{at}: {getattr(error, 'problem', error)}") from error
+        problem = getattr(error, "problem", None) or getattr(error, "reason", error)
+        raise InputError(f"--config {file} is not valid YAML{at}: {problem}") from error
     if document is None:
         return {}
     if not isinstance(document, dict):

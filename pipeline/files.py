@@ -28,7 +28,7 @@ def _write_aside(path: Path, data: bytes) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except BaseException:
         aside.unlink(missing_ok=True)
         raise
     return aside
@@ -37,7 +37,10 @@ def _write_aside(path: Path, data: bytes) -> Path:
 def replace_file(path: Path, data: bytes) -> None:
     """Write `data` to `path`, replacing an older file in one step."""
     aside = _write_aside(path, data)
-    aside.replace(path)
+    try:
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

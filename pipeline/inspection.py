@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.catalog import Dataset, Sample
 from pipeline.errors import InputError
+from pipeline.files import writing_to
 from pipeline.progress import size
 from pipeline.where import select
 
@@ -30,7 +31,7 @@ def tumor_table(manifest: pa.Table) -> pa.Table:
 
 def summarise(dataset: Dataset, where: str | None = None) -> dict[str, Any]:
     """Counts, organs, sizes, contrasts and disk size of a dataset or of a selection, ready for JSON."""
-    manifest = select(dataset.manifest, where) if where else dataset.manifest
+    manifest = select(dataset.manifest, where) if where is not None else dataset.manifest
     tumors = tumor_table(manifest)
     return {
         "path": str(dataset.path),
@@ -133,7 +134,7 @@ def _range_line(spread: Mapping[str, float], unit: str) -> str:
 def parse_sample(dataset: Dataset, text: str) -> int:
     """The index that `--sample` names: an index or a sample id."""
     digits = text.removeprefix("s")
-    if not digits.isdigit():
+    if not digits.isdecimal() or len(digits) > 18:  # int64
         raise InputError(f"--sample {text!r}: give an index such as 42 or an id such as s000000042")
     index = int(digits)
     dataset.row(index)
@@ -167,7 +168,8 @@ def describe_sample(document: Mapping[str, Any]) -> list[str]:
     ]
     lines += [
         f"  {t['instance']} {t['organ']} {t['kind']}: {t['diameter_mm']:.1f} mm "
-        f"(asked {t['requested_diameter_mm']:.1f}), RECIST {t['recist_long_mm']:.0f} x {t['recist_short_mm']:.0f} mm, {t['mean_hu']:.0f} HU, "
+        f"(asked {t['requested_diameter_mm']:.1f}), RECIST {t['recist_long_mm']:.0f} x {t['recist_short_mm']:.0f} mm, "
+        f"{t['mean_hu']:.0f} HU, "
         f"{t['contrast_hu']:+.0f} HU against parenchyma, {t['vessel_distance_mm']:.0f} mm to a vessel, "
         f"{t['surface_distance_mm']:.0f} mm deep"
         for t in document["tumors"]
@@ -177,11 +179,16 @@ def describe_sample(document: Mapping[str, Any]) -> list[str]:
 
 def write_figures(dataset: Dataset, folder: Path, where: str | None = None) -> list[Path]:
     """Histograms of diameter and contrast, and a sheet of sample pictures, as PNG files."""
+    manifest = select(dataset.manifest, where) if where is not None else dataset.manifest
+    tumors = tumor_table(manifest)
+    with writing_to(folder, "Choose another --figures"):
+        folder.mkdir(parents=True, exist_ok=True)
+        return _save_figures(dataset, manifest, tumors, folder)
+
+
+def _save_figures(dataset: Dataset, manifest: pa.Table, tumors: pa.Table, folder: Path) -> list[Path]:
     from pipeline.figures import grid_figure, histogram_figure, save_png
 
-    manifest = select(dataset.manifest, where) if where else dataset.manifest
-    tumors = tumor_table(manifest)
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for field, unit in (("diameter_mm", "mm"), ("contrast_hu", "HU")):
         if tumors.num_rows:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.files import create_file
-from pipeline.shard import FileDigest
+from pipeline.shard import DTYPES, FileDigest, object_path
 
 SCHEMA_VERSION = 1
 _PART_KEY = b"phantumor.part"
@@ -74,6 +74,7 @@ SCHEMA = pa.schema(
     ],
     metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()},
 )
+_OBJECTS = tuple(object_path(name) for name in DTYPES)
 _ATTEMPT = re.compile(r"[0-9a-f]{8,32}")
 
 
@@ -92,6 +93,9 @@ class Part:
     def __post_init__(self) -> None:
         if not _ATTEMPT.fullmatch(self.attempt):  # it becomes part of a path
             raise ValueError(f"attempt {self.attempt!r} is not a hexadecimal name")
+        outside = [file.path for file in self.files if file.path not in _OBJECTS]
+        if outside:
+            raise ValueError(f"files {outside} are not shard objects ({', '.join(_OBJECTS)})")
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -120,12 +124,15 @@ def part_name(shard: int) -> str:
 
 def _parquet_bytes(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)  # a flipped bit must not be silent
     return sink.getvalue()
 
 
 def commit_part(dataset: Path, part: Part, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Create the part file of a shard: the commit. False when another attempt was first."""
+    unknown = sorted(set().union(*rows) - set(SCHEMA.names))
+    if unknown:  # Arrow would drop them
+        raise ValueError(f"shard {part.shard}: rows with columns that the manifest does not have: {unknown}")
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
     table = table.replace_schema_metadata({**SCHEMA.metadata, _PART_KEY: json.dumps(part.to_json()).encode()})
     return create_file(dataset / part_name(part.shard), _parquet_bytes(table))
@@ -139,15 +146,18 @@ def committed_shards(dataset: Path) -> list[int]:
 
 def _read(path: Path) -> pa.Table:
     try:
-        table = pq.read_table(path, partitioning=None)
-    except (OSError, pa.ArrowInvalid) as error:
+        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable manifest file ({error}). {_REMAKE}") from error
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
     if version != str(SCHEMA_VERSION):
-        raise InputError(f"{path}: manifest version {version}, this phantumor reads version {SCHEMA_VERSION}")
+        raise InputError(f"{path}: manifest version {version}, this phantumor reads version {SCHEMA_VERSION}. {_OTHER}")
+    if not table.schema.equals(SCHEMA):
+        raise InputError(f"{path}: its columns are not those of manifest version {SCHEMA_VERSION}. {_REMAKE}")
     return table
 
 
+_OTHER = "Read it with the phantumor that made it, or `phantumor generate` the dataset again"
 _REMAKE = "Remove this file and run the same `phantumor generate` command again to remake its shard"
 
 
@@ -162,7 +172,10 @@ def read_part(dataset: Path, shard: int) -> tuple[Part, pa.Table]:
     """Rows and provenance of one committed shard."""
     path = dataset / part_name(shard)
     table = _read(path)
-    return _parse_part(_metadata(table, _PART_KEY, path), path), table.replace_schema_metadata(SCHEMA.metadata)
+    part = _parse_part(_metadata(table, _PART_KEY, path), path)
+    if part.shard != shard:
+        raise InputError(f"{path}: holds the rows of shard {part.shard}. {_REMAKE}")
+    return part, table.replace_schema_metadata(SCHEMA.metadata)
 
 
 def _parse_part(document: Any, path: Path) -> Part:
@@ -180,7 +193,7 @@ def whole_manifest_bytes(parts: Sequence[tuple[Part, pa.Table]]) -> bytes:
 
 
 def read_whole_manifest(path: Path) -> tuple[dict[int, Part], pa.Table]:
-    """Provenance by shard, and all rows in index order."""
+    """Provenance by shard, and all rows in the order they were written: by shard, by row."""
     table = _read(path)
     parts = [_parse_part(document, path) for document in _metadata(table, _PARTS_KEY, path)]
     return {part.shard: part for part in parts}, table.replace_schema_metadata(SCHEMA.metadata)

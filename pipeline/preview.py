@@ -12,6 +12,7 @@ from pipeline.bank import Bank, open_bank
 from pipeline.case import AIR_HU
 from pipeline.config import GenerateConfig, SplitShare, Tumors, TumorSettings
 from pipeline.errors import InputError
+from pipeline.files import writing_to
 from pipeline.grid import crop, shifted_affine
 from pipeline.measure import measure_sample
 from pipeline.presets import preset_of
@@ -94,14 +95,15 @@ def preview(
     if not name.endswith((".png", ".nii.gz", ".nii")):
         raise InputError(f"--out {out}: a preview is a .png picture or .nii.gz volumes")
     made = make_preview(open_bank(bank_path), organ, kind, diameter_mm, seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if name.endswith(".png"):
-        from pipeline.figures import before_after_figure, save_png
+    with writing_to(out.parent, "Choose another --out"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return [_write_picture(made, out)] if name.endswith(".png") else _write_volumes(made, out)
 
-        figure = before_after_figure(made.healthy, made.image, made.label, made.spacing_mm, made.title)
-        save_png(figure, out)
-        return [out]
-    return _write_volumes(made, out)
+
+def _write_picture(made: Preview, out: Path) -> Path:
+    from pipeline.figures import before_after_figure, save_png
+
+    return save_png(before_after_figure(made.healthy, made.image, made.label, made.spacing_mm, made.title), out)
 
 
 def _write_volumes(made: Preview, out: Path) -> list[Path]:

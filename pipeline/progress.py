@@ -23,7 +23,7 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """A number of bytes for people, decimal units: `1.5 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if round(count, 0 if unit == "B" else 1) < 1000:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"

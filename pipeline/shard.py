@@ -55,7 +55,7 @@ def crc32c(data: bytes) -> int:
 
 def array_crc32c(array: npt.NDArray[Any]) -> int:
     """crc32c of an array's little-endian C-order bytes: the same whatever the array is stored in."""
-    return crc32c(np.ascontiguousarray(array).tobytes())
+    return crc32c(array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).tobytes())
 
 
 def encode_chunk(array: npt.NDArray[Any]) -> bytes:

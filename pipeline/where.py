@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,10 @@ _COMPARE = {
     ast.GtE: pc.greater_equal,
 }
 _MAX_LENGTH = 2000
-_STRING_OR_EQUALS = re.compile(r"""('[^']*'|"[^"]*")|(?<![<>=!])=(?!=)""")
+_MAX_DEPTH = 50
+_TOKEN = re.compile(
+    r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|\b(and|or|not|in)\b|(?<![<>=!])=(?!=)""", re.IGNORECASE
+)  # strings, which stay as they are; words; single equals signs
 
 
 def select(table: pa.Table, expression: str) -> pa.Table:
@@ -39,7 +43,7 @@ def select(table: pa.Table, expression: str) -> pa.Table:
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     _check_names(names, expression)
     if names & set(_TUMOR_FIELDS):
-        return table.take(pa.array(_samples_with_matching_tumor(table, tree, names)))
+        return table.take(pa.array(_samples_with_matching_tumor(table, tree, names, expression)))
     mask = _evaluate(tree, {name: table[name] for name in names}, expression)
     return table.filter(mask)
 
@@ -47,12 +51,21 @@ def select(table: pa.Table, expression: str) -> pa.Table:
 def _parse(expression: str) -> ast.expr:
     if len(expression) > _MAX_LENGTH:
         raise InputError(f"--where is {len(expression)} characters long; {_MAX_LENGTH} are allowed")
-    python = _STRING_OR_EQUALS.sub(lambda m: m.group(1) or "==", expression)
-    python = re.sub(r"\b(AND|OR|NOT|IN)\b", lambda m: m.group(1).lower(), python)
+    python = _TOKEN.sub(lambda m: m.group(1) or (m.group(2) or "==").lower(), expression)
     try:
-        return ast.parse(python.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError) as error:
+        tree = ast.parse(python.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise _bad(expression, "it cannot be read") from error
+    if _depth(tree) > _MAX_DEPTH:
+        raise _bad(expression, "it is nested too deeply")
+    return tree
+
+
+def _depth(tree: ast.AST) -> int:
+    level, depth = [tree], 0
+    while level:
+        level, depth = [child for node in level for child in ast.iter_child_nodes(node)], depth + 1
+    return depth
 
 
 def _bad(expression: str, reason: str) -> InputError:
@@ -71,7 +84,7 @@ def _check_names(names: set[str], expression: str) -> None:
         raise _bad(expression, "it names no column")
 
 
-def _samples_with_matching_tumor(table: pa.Table, tree: ast.expr, names: set[str]) -> Any:
+def _samples_with_matching_tumor(table: pa.Table, tree: ast.expr, names: set[str], expression: str) -> Any:
     tumors = table["tumors"].combine_chunks()
     parents = pc.list_parent_indices(tumors)
     flat = pc.list_flatten(tumors)
@@ -79,7 +92,7 @@ def _samples_with_matching_tumor(table: pa.Table, tree: ast.expr, names: set[str
         name: pc.struct_field(flat, name) if name in _TUMOR_FIELDS else table[name].combine_chunks().take(parents)
         for name in names
     }
-    mask = _evaluate(tree, columns, ast.unparse(tree))
+    mask = _evaluate(tree, columns, expression)
     return np.unique(parents.filter(mask).to_numpy(zero_copy_only=False))
 
 
@@ -113,16 +126,23 @@ def _chain(
 def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, columns: dict[str, Any], expression: str) -> Any:
     if not any(isinstance(node, ast.Name) for node in (left, right)):
         raise _bad(expression, f"{ast.unparse(left)} is compared with {ast.unparse(right)}, neither is a column")
-    a, b = _operand(left, columns, expression), _operand(right, columns, expression)
+    if not isinstance(op, (ast.In, ast.NotIn, *_COMPARE)):
+        raise _bad(expression, f"operator after {ast.unparse(left)!r} is not allowed")
     try:
         if isinstance(op, ast.In | ast.NotIn):
-            found = pc.is_in(a, value_set=pa.array(b))
+            found = _is_in(_operand(left, columns, expression), right, expression)
             return pc.invert(found) if isinstance(op, ast.NotIn) else found
-        if type(op) not in _COMPARE:
-            raise _bad(expression, f"operator in {ast.unparse(left)!r} is not allowed")
-        return _COMPARE[type(op)](a, b)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, TypeError) as error:
+        return _COMPARE[type(op)](_operand(left, columns, expression), _operand(right, columns, expression))
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise _bad(expression, f"{ast.unparse(left)} and {ast.unparse(right)} cannot be compared") from error
+
+
+def _is_in(column: Any, values: ast.expr, expression: str) -> Any:
+    """Whether a column equals one of the values; `in ('a')` is a list of one, as in SQL."""
+    elements = values.elts if isinstance(values, ast.Tuple | ast.List) else [values]
+    if not elements or isinstance(column, str | float | int) or any(isinstance(e, ast.Name) for e in elements):
+        raise _bad(expression, "`in` stands between a column and a list of values")
+    return reduce(pc.or_, [pc.equal(column, _operand(element, {}, expression)) for element in elements])
 
 
 def _operand(node: ast.expr, columns: dict[str, Any], expression: str) -> Any:
@@ -133,6 +153,4 @@ def _operand(node: ast.expr, columns: dict[str, Any], expression: str) -> Any:
             return value
         case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as value)):
             return -value
-        case ast.Tuple(elts) | ast.List(elts):
-            return [_operand(element, columns, expression) for element in elts]
     raise _bad(expression, f"{ast.unparse(node)!r} is neither a column nor a value")

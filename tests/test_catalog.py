@@ -164,8 +164,18 @@ BREAKS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut": (cut, "early|crc32c differs"),
     "flipped": (flip, "crc32c differs"),
     "shifted": (swap_chunks, "crc32c differs"),
-    "a folder": (lambda file: (file.unlink(), file.mkdir()), "Is a directory"),  # type: ignore[dict-item, return-value]
 }
+
+
+def failures(dataset: Dataset) -> dict[int, str]:
+    """Messages by index of the samples that cannot be read."""
+    found = {}
+    for index in range(SAMPLES):
+        try:
+            dataset.sample(index)
+        except InputError as error:
+            found[index] = str(error)
+    return found
 
 
 @pytest.mark.parametrize("name", ["image", "label"])
@@ -175,19 +185,27 @@ def test_a_broken_shard_is_one_message_that_says_how_to_mend_it(
 ) -> None:
     file = open_dataset(folder).object_file(1, name)
     damage(file)
-    dataset = open_dataset(folder)
-    failed = []
-    for index in range(SAMPLES):
-        try:
-            dataset.sample(index)
-        except InputError as error:
-            failed.append(index)
-            assert re.search(reason, str(error))
-            assert f"broken shard 000001: {file}: " in str(error)
-            assert "\n" not in str(error)
-            assert all(mend in str(error) for mend in ("manifest/000001.parquet", "manifest.parquet", "generate"))
+    failed = failures(open_dataset(folder))
+    for message in failed.values():
+        assert re.search(reason, message)
+        assert f"broken shard 000001: {file}: " in message
+        assert "\n" not in message
+        assert all(mend in message for mend in ("manifest/000001.parquet", "manifest.parquet", "generate"))
     assert failed
     assert set(failed) <= {4, 5, 6, 7}  # the other shards are read as before
+
+
+def test_a_shard_that_cannot_be_read_now_is_not_called_broken(folder: Path) -> None:
+    """A network disk that is away for a while must not make anybody remove a shard that is whole."""
+    file = open_dataset(folder).object_file(1, "image")
+    file.unlink()
+    file.mkdir()  # reading it fails, for root as well, whom permissions do not stop
+    with pytest.raises(
+        InputError, match=f"shard 000001 cannot be read: {re.escape(str(file))}: Is a directory"
+    ) as caught:
+        open_dataset(folder).sample(4)
+    assert "broken" not in str(caught.value)
+    assert "Remove" not in str(caught.value)
 
 
 def test_a_whole_missing_shard_is_told_as_well(folder: Path) -> None:
@@ -245,22 +263,26 @@ def changed(**changes: Any) -> Callable[[dict[str, Any]], str]:
     return lambda document: json.dumps(document | changes)
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (changed(format_version=2), "dataset format 2, this phantumor reads format 1"),
-        (changed(format_version=None), "dataset format None"),
-        (changed(format_version="1"), "dataset format 1, this"),
-        (changed(added="x"), "added"),
-        (changed(config={"samples": -1}), "config.samples"),
-        (changed(shards="three"), "shards"),
-        (changed(spacing_mm=float("nan")), "spacing_mm"),
-        (lambda document: json.dumps({k: v for k, v in document.items() if k != "bank"}), "bank"),
-        (lambda document: json.dumps(document)[:-40], "not a readable dataset description"),
-        (lambda document: "[]", "not a readable dataset description"),
-        (lambda document: "", "not a readable dataset description"),
-    ],
-)
+def without_bank(document: dict[str, Any]) -> str:
+    return json.dumps({name: value for name, value in document.items() if name != "bank"})
+
+
+DESCRIPTIONS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
+    "later format": (changed(format_version=2), "dataset format 2, this phantumor reads format 1"),
+    "no format": (changed(format_version=None), "dataset format None"),
+    "format as text": (changed(format_version="1"), "dataset format 1, this"),
+    "unknown key": (changed(added="x"), "added"),
+    "missing key": (without_bank, "bank"),
+    "bad setting": (changed(config={"samples": -1}), "config.samples"),
+    "bad type": (changed(shards="three"), "shards"),
+    "no number": (changed(spacing_mm=float("nan")), "spacing_mm"),
+    "cut": (lambda document: json.dumps(document)[:-40], "not a readable dataset description"),
+    "a list": (lambda document: "[]", "not a readable dataset description"),
+    "empty": (lambda document: "", "not a readable dataset description"),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), DESCRIPTIONS.values(), ids=DESCRIPTIONS)
 def test_a_broken_description_is_one_message_with_the_remedy(
     folder: Path, change: Callable[[dict[str, Any]], str], expected: str
 ) -> None:

@@ -44,7 +44,7 @@ def message(model: Model, file: Path | None = None, **overrides: Any) -> str:
             {"tumors": {"liver": {"diameter": [1, 2]}}},
             "unknown setting 'tumors.liver.diameter' (did you mean 'diameter_mm'?)",
         ),
-        (TrainConfig, {"network": {"chanels": [8, 16]}}, "unknown setting 'network.chanels' (did you mean 'channels'?)"),
+        (TrainConfig, {"network": {"stride": [2]}}, "unknown setting 'network.stride' (did you mean 'strides'?)"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_one(model: Model, given: dict[str, Any], expected: str) -> None:

@@ -65,7 +65,9 @@ def test_creating_leaves_an_older_file_alone(tmp_path: Path) -> None:
 
 def test_replacing_takes_the_place_of_an_older_file(tmp_path: Path) -> None:
     replace_file(tmp_path / "file", b"old")
-    replace_file(tmp_path / "file", b"new")
+    with (tmp_path / "file").open("rb") as reader:
+        replace_file(tmp_path / "file", b"new")
+        assert reader.read() == b"old"  # never overwritten in place, where a crash would leave half of each
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
@@ -83,9 +85,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
 
 
 @pytest.mark.parametrize("write", [create_file, replace_file])
-def test_a_failed_first_write_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write
-) -> None:
+def test_a_failed_first_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
     fail_with(OSError(errno.EIO, "Input/output error"), monkeypatch)
     with pytest.raises(OSError, match="Input/output"):
         write(tmp_path / "file", b"new")

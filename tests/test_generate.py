@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,25 +76,31 @@ def test_ray_gives_the_same_bytes(bank: Bank, reference: Dataset, tmp_path: Path
     assert_same(open_dataset(tmp_path / "data"), reference)
 
 
-def test_a_killed_run_resumes_to_the_same_bytes(bank: Bank, reference: Dataset, tmp_path: Path) -> None:
-    out = tmp_path / "data"
-    script = (
-        "import sys, time; from pathlib import Path; import workers.generate as g; import workers.shard_task as t\n"
-        "from tests.test_generate import CONFIG\n"
-        "draw = t.draw_sample\n"
-        "t.draw_sample = lambda *a: (time.sleep(0.05), draw(*a))[1]\n"  # slow enough to be killed on the way
-        "g.generate(Path(sys.argv[1]), Path(sys.argv[2]), CONFIG, log=print)\n"
-    )
-    root = Path(__file__).resolve().parents[1]
+SLOW_RUN = """
+import sys, time
+import workers.generate, workers.shard_task as task
+from pipeline.cli import main
+draw = task.draw_sample
+task.draw_sample = lambda *a: (time.sleep(0.05), draw(*a))[1]  # slow enough to be stopped on the way
+sys.exit(main(["generate", "--bank", sys.argv[1], "--out", sys.argv[2], "--samples", "22", "--seed", "3",
+               "--patch-shape", "24", "24", "16", "--shard-samples", "4"]))
+"""
+
+
+def stopped_run(bank: Bank, out: Path, stop: signal.Signals) -> tuple[int, str]:
+    """Start a generation, stop it by a signal after two shards; its exit code and what it said."""
     process = subprocess.Popen(
-        [sys.executable, "-c", script, str(bank.path), str(out)],
-        cwd=root,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-c", SLOW_RUN, str(bank.path), str(out)], stderr=subprocess.PIPE, text=True
     )
     _wait_for(lambda: len(list((out / "manifest").glob("0*.parquet"))) >= 2, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(stop)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(bank: Bank, reference: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    stopped_run(bank, out, signal.SIGKILL)
     committed = len(list((out / "manifest").glob("0*.parquet")))
     assert 2 <= committed < 6
     assert not open_dataset(out).complete
@@ -103,9 +110,23 @@ def test_a_killed_run_resumes_to_the_same_bytes(bank: Bank, reference: Dataset, 
     assert_same(open_dataset(out), reference)
 
 
-def _wait_for(condition: object, process: subprocess.Popen[bytes]) -> None:
+def test_ctrl_c_says_how_to_resume_and_leaves_nothing_half_written(
+    bank: Bank, reference: Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "data"
+    code, said = stopped_run(bank, out, signal.SIGINT)
+    assert code == 1
+    assert "same command" in said
+    assert "Traceback" not in said
+    committed = len(list((out / "manifest").glob("0*.parquet")))
+    assert len(list((out / "shards").iterdir())) == committed
+    generate(bank.path, out, CONFIG, log=quiet)
+    assert_same(open_dataset(out), reference)
+
+
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert process.poll() is None, "ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -145,7 +145,7 @@ def test_of_two_attempts_at_once_one_wins(dataset: Path) -> None:
 
 @pytest.mark.parametrize(
     "attempt",
-    ["../x", "/abs", "../../../12345678", "1234567", "", "a" * 33, "ABCDEF12", "0123456g", "01234567\n", "0123/567", "."],
+    ["../x", "/abs", "../../../12345678", "1234567", "", "a" * 33, "ABCDEF12", "0123456g", "01234567\n", "0123/567"],
 )
 def test_an_attempt_whose_name_is_no_plain_name_is_refused(attempt: str) -> None:
     with pytest.raises(ValueError, match="not a hexadecimal name"):
@@ -242,6 +242,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "with a provenance that lacks a field": (metadata(part=b'{"shard": 0, "files": []}'), "broken shard provenance"),
     "with a path as attempt": (metadata(part=part_document(attempt="../../x")), "broken shard provenance"),
     "with a number as attempt": (metadata(part=part_document(attempt=12345678)), "broken shard provenance"),
+    "with a file outside of the shard": (
+        metadata(part=part_document(files=[{"path": "../../x", "size": 1, "sha256": ""}])),
+        "broken shard provenance",
+    ),
     "of another shard": (metadata(part=part_document(shard=5)), "shard 5"),
     "without a column": (rewrite(lambda table: table.drop_columns(["spec"])), "columns"),
     "with a column of another type": (
@@ -262,7 +266,7 @@ def test_a_broken_part_is_one_message_with_file_and_remedy(
         read_part(dataset, 0)
     message = str(caught.value)
     assert str(file) in message
-    assert "`phantumor" in message or "phantumor that" in message  # what to do
+    assert "phantumor generate" in message or "the phantumor that" in message  # what to do
     assert "\n" not in message
 
 
@@ -296,7 +300,7 @@ def test_a_flipped_bit_in_the_rows_is_never_silent(dataset: Path) -> None:
     file = dataset / part_name(0)
     data, rows = file.read_bytes(), read_part(dataset, 0)[1]
     silent = []
-    for at in page_bytes(file)[::11]:
+    for at in page_bytes(file)[::23]:
         broken = bytearray(data)
         broken[at] ^= 1 << at % 8
         file.write_bytes(broken)
@@ -312,7 +316,7 @@ def test_a_flipped_bit_in_the_footer_fails_with_a_message_if_it_fails(dataset: P
     file = dataset / part_name(0)
     data = file.read_bytes()
     refused = 0
-    for at in range(page_bytes(file).stop, len(data), 29):
+    for at in range(page_bytes(file).stop, len(data), 47):
         broken = bytearray(data)
         broken[at] ^= 1 << at % 8
         file.write_bytes(broken)
@@ -323,15 +327,8 @@ def test_a_flipped_bit_in_the_footer_fails_with_a_message_if_it_fails(dataset: P
     assert refused
 
 
-def test_a_row_that_lacks_a_column_is_not_committed(dataset: Path) -> None:
-    row = make_row(0)
-    del row["image_range"]
-    with pytest.raises((ValueError, KeyError)):
-        commit_part(dataset, make_part(), [row])
-
-
 def test_a_row_with_an_unknown_column_is_not_committed(dataset: Path) -> None:
-    with pytest.raises((ValueError, KeyError)):
+    with pytest.raises(ValueError, match="tumour_voxels"):
         commit_part(dataset, make_part(), [make_row(0) | {"tumour_voxels": 3}])
 
 

@@ -157,7 +157,7 @@ def test_digests_are_those_of_the_files(tmp_path: Path) -> None:
         assert (digest.size, digest.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(samples=st.integers(1, 5), shape=st.tuples(*[st.integers(1, 9)] * 3), seed=st.integers(0, 9))
 def test_ranges_lead_to_the_samples_and_are_the_index(
     tmp_path_factory: pytest.TempPathFactory, samples: int, shape: Shape, seed: int

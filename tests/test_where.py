@@ -29,7 +29,7 @@ def tumor(kind: str, diameter_mm: float, contrast_hu: float, vessel_distance_mm:
 SAMPLES: list[tuple[str, str, list[Tumor]]] = [
     ("train", "A=1", [tumor("hcc", 8, 40), tumor("metastasis", 25, -30)]),
     ("train", "b == c", [tumor("hcc", 25, 45)]),
-    ("test", "O'Brien", []),
+    ("test", "O'Brien=3", []),
     ("val", "AND-1 OR IN not", [tumor("metastasis", 8, -20)]),
     ("test", 'a "b" <c>', [tumor("cyst", 12, -90, None)]),
 ]
@@ -68,10 +68,11 @@ SELECTED: list[tuple[str, list[int]]] = [
     ("case_id = 'A=1'", [0]),
     ("case_id = 'b == c'", [1]),
     ("case_id = 'A==1'", []),
-    ('case_id = "O\'Brien"', [2]),
+    ('case_id = "O\'Brien=3"', [2]),
     ("case_id = 'AND-1 OR IN not'", [3]),
     ("case_id = 'a \"b\" <c>'", [4]),
     ("case_id = 'TRAIN'", []),
+    ("case_id = 'O\\'Brien=3'", [2]),
     # and, or, not
     ("split = 'train' and n_tumors = 1", [1]),
     ("split = 'val' or split = 'test' and n_tumors = 0", [2, 3]),
@@ -86,7 +87,8 @@ SELECTED: list[tuple[str, list[int]]] = [
     ("split IN ['val', 'test']", [2, 3, 4]),
     ("split not in ('val', 'test')", [0, 1]),
     ("split NOT IN ('val',)", [0, 1, 2, 4]),
-    ("split in ('val')", [3]),
+    ("split in ('val')", [3]),  # a list of one, as in SQL
+    ("index in (4)", [4]),
     ("index in (0, 4, 99)", [0, 4]),
     ("index in (-1, 2)", [2]),
     ("spacing_mm in (1, 1.5)", [0, 1, 2, 3, 4]),
@@ -173,12 +175,11 @@ REFUSED: list[tuple[str, str]] = [
     # lists stand behind `in` and nowhere else, and hold values only
     ("index = (0, 1, 2, 3, 4)", "--where"),
     ("split = ('train', 'test')", "--where"),
-    ("index in 5", "--where"),
-    ("kind in 'hcc'", "--where"),
     ("'hcc' in kind", "--where"),
     ("kind in kind", "--where"),
     ("index in (0, n_tumors)", "--where"),
     ("index in ((0, 1), 2)", "--where"),
+    ("index in ()", "--where"),
     ("split is 'train'", "not allowed"),
     # Python beyond the grammar
     ("f(kind) = 1", "--where"),
@@ -212,14 +213,13 @@ def test_anything_else_is_one_message(expression: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason) as caught:
         found(expression)
     message = str(caught.value)
-    assert "--where" in message
+    assert message.startswith(f"--where {expression!r}: ")  # as it was typed
     assert "Write comparisons" in message
     assert "\n" not in message
 
 
 DEEP = {
     "too long": "n_tumors = 1 or " * 125 + "n_tumors = 1",
-    "one long name": "a" * 2001,
     "parentheses": "(" * 900 + "n_tumors = 1" + ")" * 900,
     "lists": "n_tumors in " + "[" * 300 + "1" + "]" * 300,
     "signs of a number": "n_tumors = " + "-" * 1900 + "1",
@@ -228,6 +228,8 @@ DEEP = {
     "calls": "n_tumors" + "()" * 900,
     "indices": "kind" + "[0]" * 600,
     "powers": "9**" * 600 + "9 = n_tumors",
+    "nots": "not " * 400 + "n_tumors = 0",
+    "nots of tumors": "not " * 400 + "diameter_mm < 10",
     "digits": "n_tumors = " + "9" * 1900,
 }
 
@@ -236,14 +238,6 @@ DEEP = {
 def test_long_and_deep_expressions_are_refused(expression: str) -> None:
     with pytest.raises(InputError, match="--where"):
         found(expression)
-
-
-@pytest.mark.parametrize("expression", ["not " * 400 + "n_tumors = 0", "not " * 400 + "diameter_mm < 10"])
-def test_many_nots_are_counted_or_refused(expression: str) -> None:
-    try:
-        assert found(expression) == found(expression.removeprefix("not " * 400))
-    except InputError as error:
-        assert "--where" in str(error)
 
 
 def test_the_message_about_length_does_not_repeat_the_expression() -> None:

@@ -12,7 +12,8 @@ import math
 import mmap
 import os
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -49,10 +50,10 @@ from pipeline.errors import InputError, PhantumorError
 from pipeline.files import replace_file, sync_folder, writing_to
 from pipeline.organs import CLASS_IDS
 
-__all__ = ["Bank", "BankWriter", "CaseRecord", "auto_splits", "create_or_open_bank", "open_bank"]
+__all__ = ["Bank", "BankWriter", "CaseRecord", "create_or_open_bank", "next_split", "open_bank"]
 
 SPACING_LIMITS_MM = (0.2, 10.0)  # finer than any CT matrix, coarser than any organ needs
-TEST_SHARE = VAL_SHARE = 0.15
+SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 RESUME = "Cases that are already in the bank are whole; run the same command again"
 
 
@@ -226,12 +227,8 @@ class BankWriter:
             self._withdraw()
         self._lock.close()
 
-    def add_case(self, case: Case, *, recipe: str = "", split_given: bool = True) -> CaseRecord:
-        """Write a case and commit its row; its record as it stands in the bank.
-
-        `recipe` names what it was made from. With `split_given` the case keeps its `split`, else the split follows from
-        the ids of all such cases (`auto_splits`), here and after each later case.
-        """
+    def add_case(self, case: Case, *, recipe: str = "") -> CaseRecord:
+        """Write a case and commit its row; the row. `recipe` names what the case was made from."""
         if not CASE_ID.fullmatch(case.case_id):
             raise InputError(f"{case.case_id!r}: a case id has letters, digits, '.', '_' and '-' only; rename the case")
         if case.case_id in self.records:
@@ -240,15 +237,19 @@ class BankWriter:
             raise ValueError(f"{case.case_id} has {case.spacing_mm} mm, the bank {self.spacing_mm} mm")
         with writing_to(self.path, RESUME):
             arrays = self._write_arrays(case)
-            self._commit(self.records | {case.case_id: record_of(case, arrays, recipe, split_given)})
+            self._commit(self.records | {case.case_id: record_of(case, arrays, recipe)})
         return self.records[case.case_id]
 
     def set_split(self, case_id: str, split: str) -> None:
         """Give a case that is in the bank a split of its own."""
         record = self.records[case_id]
-        if (record.split, record.split_given) != (split, True):
+        if record.split != split:
             with writing_to(self.path, RESUME):
-                self._commit(self.records | {case_id: replace(record, split=split, split_given=True)})
+                self._commit(self.records | {case_id: replace(record, split=split)})
+
+    def next_split(self) -> str:
+        """The split for a case that nobody gave one."""
+        return next_split([record.split for record in self.records.values()])
 
     def _write_arrays(self, case: Case) -> dict[str, StoredArray]:
         """Write aside, then rename: under its name a case's folder is always whole."""
@@ -274,12 +275,10 @@ class BankWriter:
             )
 
     def _commit(self, records: Mapping[str, CaseRecord]) -> None:
-        splits = auto_splits([r.case_id for r in records.values() if not r.split_given])
-        updated = {i: replace(r, split=splits.get(i, r.split)) for i, r in sorted(records.items())}
         sink = pa.BufferOutputStream()
-        pq.write_table(table_of(list(updated.values())), sink, compression="zstd")
+        pq.write_table(table_of(list(records.values())), sink, compression="zstd")
         replace_file(self.path / TABLE, sink.getvalue().to_pybytes())
-        self.records = updated
+        self.records = dict(sorted(records.items()))
 
     def _withdraw(self) -> None:
         """Remove the bank that this writer made and put nothing into."""
@@ -290,14 +289,14 @@ class BankWriter:
                 folder.rmdir()
 
 
-def auto_splits(case_ids: list[str]) -> dict[str, str]:
-    """Split of each case from the ids alone: about 70 % train, 15 % val, 15 % test, in the order of sha256(id).
+def next_split(taken: Sequence[str]) -> str:
+    """The split of one more case beside cases in the splits `taken`: about 70 % train, 15 % val, 15 % test.
 
-    One case is `train`, of two one is `test`, from three on there is at least one `val` and one `test`.
+    The first case is `train`, the second `test`, the third `val`. A case that is in keeps its split for ever, so that
+    no patient wanders from a training into the test of a later one.
     """
-    ranked = sorted(case_ids, key=lambda i: hashlib.sha256(i.encode()).hexdigest())
-    n = len(ranked)
-    tests = max(1, round(TEST_SHARE * n)) if n >= 2 else 0
-    vals = max(1, round(VAL_SHARE * n)) if n >= 3 else 0
-    names = ["test"] * tests + ["val"] * vals
-    return dict(zip(ranked, names + ["train"] * (n - len(names)), strict=True))
+    counts = Counter(taken)
+    for split in ("train", "test", "val"):
+        if not counts[split]:
+            return split
+    return max(SHARES, key=lambda split: SHARES[split] * (len(taken) + 1) - counts[split])

@@ -44,7 +44,6 @@ SCHEMA = pa.schema(
     [
         ("case_id", pa.string()),
         ("split", pa.string()),
-        ("split_given", pa.bool_()),
         ("shape", pa.list_(pa.int32())),
         ("spacing_mm", pa.float64()),
         ("affine", pa.list_(pa.float64())),  # 16 numbers, row by row, voxel index to RAS mm
@@ -88,7 +87,6 @@ class CaseRecord:
 
     case_id: str
     split: str
-    split_given: bool  # by the user or a datalist; other splits follow from the ids of all cases
     shape: tuple[int, int, int]
     spacing_mm: float
     affine: FloatArray
@@ -100,13 +98,12 @@ class CaseRecord:
     arrays: Mapping[str, StoredArray]
 
 
-def record_of(case: Case, arrays: Mapping[str, StoredArray], recipe: str, split_given: bool) -> CaseRecord:
+def record_of(case: Case, arrays: Mapping[str, StoredArray], recipe: str) -> CaseRecord:
     """The row of a case whose arrays were written."""
     x, y, z = case.ct.shape
     return CaseRecord(
         case_id=case.case_id,
         split=case.split,
-        split_given=split_given,
         shape=(x, y, z),
         spacing_mm=case.spacing_mm,
         affine=case.affine,
@@ -142,7 +139,7 @@ def records_of(table: pa.Table, where: str) -> tuple[CaseRecord, ...]:
 
 
 def _row(record: CaseRecord) -> dict[str, Any]:
-    row = {name: getattr(record, name) for name in ("case_id", "split", "split_given", "shape", "spacing_mm", "phase")}
+    row = {name: getattr(record, name) for name in ("case_id", "split", "shape", "spacing_mm", "phase")}
     return row | {
         "affine": record.affine.ravel().tolist(),
         "organs": [{"organ": o, **vars(s), "usable": o in record.usable_organs} for o, s in record.stats.items()],
@@ -158,7 +155,6 @@ def _record(row: dict[str, Any]) -> CaseRecord:
     return CaseRecord(
         case_id=row["case_id"],
         split=row["split"],
-        split_given=row["split_given"],
         shape=(x, y, z),
         spacing_mm=row["spacing_mm"],
         affine=np.array(row["affine"], np.float64).reshape(4, 4),

@@ -142,6 +142,9 @@ _NAMED_MAPS: dict[str, dict[int, int]] = {
 }
 
 
+_MAX_LABEL = 65535
+
+
 def label_map(text: str) -> LabelMap:
     """Parse `--labels`: a known map (`totalsegmentator`, `lits`, `phantumor`) or `name=value,...` pairs."""
     if text in _NAMED_MAPS:
@@ -156,7 +159,8 @@ def label_map(text: str) -> LabelMap:
         class_id = class_of_structure(name)
         if class_id is None:
             raise InputError(f"--labels {text!r}: unknown structure {name!r}; known: {', '.join(CLASS_IDS)}")
-        if int(value) == 0 and class_id != 0:
-            raise InputError(f"--labels {text!r}: 0 is background and cannot be {name!r}")
+        if int(value) in classes or int(value) > _MAX_LABEL:
+            rule = "0 is background" if int(value) == 0 else f"ids are named once and lie below {_MAX_LABEL + 1}"
+            raise InputError(f"--labels {text!r}: {pair.strip()!r} does not fit: {rule}")
         classes[int(value)] = class_id
     return LabelMap(text, classes)

@@ -39,8 +39,8 @@ def prepare(
 ) -> Bank:
     """Add the cases of all `sources`, and of `image` with `mask`, to the bank `out`; the bank, opened for reading.
 
-    `labels` is the text of `--labels`. `split`: `auto` takes the splits of a datalist, else derives them from the ids
-    of all cases in the bank (`bank.auto_splits`); `train`, `val` or `test` sets the split of this call's cases.
+    `labels` is the text of `--labels`. `split`: `auto` takes the splits of a datalist, else spreads new cases over
+    the splits (`bank.next_split`); `train`, `val` or `test` sets the split of this call's cases.
     The first case that fails raises InputError (its files) or PhantumorError (the disk); those before it stay.
     """
     if split not in SPLIT_CHOICES:
@@ -51,11 +51,7 @@ def prepare(
         progress(f"note: {note}")
     job = _Job(classes, spacing_mm, split, allow_tumors, allow_implausible)
     with create_or_open_bank(out, spacing_mm) as bank:
-        before = {case_id: record.split for case_id, record in bank.records.items()}
         _add_all(bank, found.cases, job, progress)
-        moved = [i for i, s in before.items() if bank.records[i].split != s]
-        if moved:
-            progress(f"note: with the new cases the split of {len(moved)} earlier ones changed: {', '.join(moved[:8])}")
     return open_bank(out)
 
 
@@ -81,7 +77,7 @@ class _Job:
         content = [PREPARE_VERSION, self.spacing_mm, classes, sorted(digests.items()), self.allow_tumors]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def build(self, source: CaseSource, digests: Mapping[str, str]) -> Case:
+    def build(self, source: CaseSource, digests: Mapping[str, str], split: str) -> Case:
         ct, organs, affine = read_case(source, self.labels, self.spacing_mm, self.allow_tumors)
         return build_case(
             source.case_id,
@@ -89,7 +85,7 @@ class _Job:
             organs,
             affine,
             self.spacing_mm,
-            split=self.split_of(source) or "train",
+            split=split,
             sources=digests,
             allow_implausible=self.allow_implausible,
         )
@@ -119,7 +115,7 @@ def _add_all(bank: BankWriter, cases: Sequence[CaseSource], job: _Job, progress:
                 bank.set_split(source.case_id, split)
             progress(f"{at}: already in the bank")
             continue
-        record = bank.add_case(job.build(source, digests), recipe=recipe, split_given=split is not None)
+        record = bank.add_case(job.build(source, digests, split or bank.next_split()), recipe=recipe)
         made += 1
         left = (time.monotonic() - started) / made * (len(cases) - number)
         progress(f"{at}: {describe(record)}" + (f"; {duration(left)} left" if number < len(cases) else ""))

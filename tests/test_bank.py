@@ -17,7 +17,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bank import Bank, auto_splits, case_folder, create_or_open_bank, open_bank
+from pipeline.bank import Bank, case_folder, create_or_open_bank, next_split, open_bank
 from pipeline.bank_format import arrays_of, chunk_file
 from pipeline.case import Case, build_case
 from pipeline.errors import InputError, PhantumorError
@@ -295,31 +295,23 @@ def test_a_full_disk_is_noticed_before_writing(tmp_path: Path, case: Case, monke
 
 @pytest.mark.parametrize(
     ("count", "expected"),
-    [
-        (0, (0, 0, 0)),
-        (1, (1, 0, 0)),
-        (2, (1, 0, 1)),
-        (3, (1, 1, 1)),
-        (4, (2, 1, 1)),
-        (10, (6, 2, 2)),
-        (100, (70, 15, 15)),
-    ],
+    [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1)), (4, (2, 1, 1)), (10, (7, 2, 1)), (100, (70, 15, 15))],
 )
-def test_automatic_splits(count: int, expected: tuple[int, int, int]) -> None:
-    splits = list(auto_splits([f"case-{k}" for k in range(count)]).values())
+def test_new_cases_are_spread_over_the_splits(count: int, expected: tuple[int, int, int]) -> None:
+    splits: list[str] = []
+    for _ in range(count):
+        splits.append(next_split(splits))
     assert tuple(splits.count(s) for s in ("train", "val", "test")) == expected
 
 
-@given(st.lists(st.integers(0, 999), unique=True, max_size=30))
-def test_automatic_splits_depend_on_the_set_of_ids_only(numbers: list[int]) -> None:
-    ids = [f"case-{number}" for number in numbers]
-    assert auto_splits(ids) == auto_splits(sorted(ids))
+@given(st.lists(st.sampled_from(["train", "val", "test"]), max_size=40))
+def test_a_missing_split_is_filled_first(taken: list[str]) -> None:
+    missing = [split for split in ("train", "test", "val") if split not in taken]
+    assert next_split(taken) == missing[0] if missing else next_split(taken) in ("train", "test", "val")
 
 
-def test_given_splits_stay_and_the_others_are_balanced(tmp_path: Path, case: Case) -> None:
-    filled(tmp_path / "bank", *named(case, "g"))
-    bank = filled(tmp_path / "bank", *named(case, "a", "b", "c"), split_given=False)
-    splits = {record.case_id: record.split for record in bank.records}
-    assert splits["g"] == "val"
-    assert {i: splits[i] for i in "abc"} == auto_splits(["a", "b", "c"])
-    assert bank.load("a").split == splits["a"]
+def test_a_case_that_is_in_keeps_its_split(tmp_path: Path, case: Case) -> None:
+    filled(tmp_path / "bank", *named(case, "a", "b"))
+    filled(tmp_path / "bank", *(replace(c, split="train") for c in named(case, *(f"c{k}" for k in range(9)))))
+    splits = {record.case_id: record.split for record in open_bank(tmp_path / "bank").records}
+    assert (splits["a"], splits["b"]) == (case.split, case.split)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import prepare as module
-from pipeline.bank import Bank, auto_splits, open_bank
+from pipeline.bank import Bank, open_bank
 from pipeline.errors import InputError, PhantumorError
 from pipeline.prepare import prepare
 from tests.ct_files import SPACING_MM, liver_ball, make_ct, make_organs, save, save_case, save_label_case
@@ -28,7 +28,7 @@ def test_a_folder_of_cases_becomes_a_bank(tmp_path: Path) -> None:
     for name in "abc":
         save_case(tmp_path / "in" / name, shift_hu=ord(name))
     bank, lines = run([tmp_path / "in"], tmp_path / "bank")
-    assert splits(bank) == auto_splits(["a", "b", "c"])
+    assert splits(bank) == {"a": "train", "b": "test", "c": "val"}
     assert len(lines) == 3
     assert lines[0].startswith("1/3 a: ")
     assert "liver 264 ml 207 HU" in lines[0]
@@ -60,11 +60,20 @@ def test_the_same_files_give_the_same_bank(tmp_path: Path) -> None:
     for name in "ab":
         save_case(tmp_path / "in" / name)
     one, _ = run([tmp_path / "in"], tmp_path / "one")
+    run([tmp_path / "in" / "a"], tmp_path / "two")
     piecewise, _ = run([tmp_path / "in" / "b"], tmp_path / "two")
-    piecewise, lines = run([tmp_path / "in" / "a"], tmp_path / "two")
     assert piecewise.fingerprint == one.fingerprint
-    if splits(one)["b"] != "train":
-        assert "split of 1 earlier ones changed: b" in lines[-1]
+
+
+def test_later_cases_leave_the_splits_of_earlier_ones(tmp_path: Path) -> None:
+    for name in "abcdefgh":
+        save_case(tmp_path / "in" / name)
+    first, _ = run([tmp_path / "in" / name for name in "ah"], tmp_path / "bank")
+    later, lines = run([tmp_path / "in"], tmp_path / "bank")
+    assert {name: splits(later)[name] for name in "ah"} == splits(first) == {"a": "train", "h": "test"}
+    assert set(splits(later).values()) == {"train", "val", "test"}
+    assert "b: " in lines[1]
+    assert ", val; " in lines[1]  # the printed split is final
 
 
 @pytest.mark.parametrize("kind", [InputError, KeyboardInterrupt])

@@ -32,7 +32,7 @@ Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # one word of a SeedSequence: (seed, index) pairs stay distinct
 Edge = Annotated[int, Field(ge=8, le=1024)]
 Shape = tuple[Edge, Edge, Edge]
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 # Parenchyma is measured in this shell around a tumor: beyond its soft edge, still beside it.
 SHELL_MM = (2.0, 10.0)
-_LARGE_BOX = 40**3  # voxels
+_LARGE_BOX = 24**3  # voxels
+_SHELL_GRID_MM = 2.5
+_SURFACE_VOXELS = 2.2  # leaves two layers of voxels out
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _holds(label: npt.NDArray[np.uint8], organ: str) -> bool:
 
 
 def _parenchyma_hu(case: Case, spec: SampleSpec, rendered: Rendered, instance: Instance) -> float:
-    """Mean HU of healthy, vessel-free organ in a shell around the tumor; of the whole organ where there is none."""
+    """Mean HU of healthy organ around the tumor, without vessels and surface; of the whole organ where none is near."""
     around = math.ceil(SHELL_MM[1] / case.spacing_mm)
     low = np.maximum([s.start - around for s in instance.box], 0)
     high = np.minimum([s.stop + around for s in instance.box], rendered.label.shape)
@@ -138,16 +140,19 @@ def _parenchyma_hu(case: Case, spec: SampleSpec, rendered: Rendered, instance: I
     label = rendered.label[box]
     mask = np.zeros(label.shape, bool)
     mask[tuple(slice(s.start - a, s.stop - a) for s, a in zip(instance.box, low, strict=True))] = instance.mask
-    vessels = crop(case.vessels, index3(low + spec.origin_vox), label.shape, 0)
-    # Every second voxel of a large box tells the mean as well, at an eighth of the cost.
-    thin = (slice(None, None, 2 if mask.size > _LARGE_BOX else 1),) * 3
-    label, mask, vessels, image = label[thin], mask[thin], vessels[thin], rendered.image[box][thin]
-    spacing_mm = case.spacing_mm * (thin[0].step or 1)
-    near, _ = _shell(mask, spacing_mm)
-    shell = near & (label == organ_id(instance.tumor.organ)) & (vessels == 0)
+    corner = index3(low + spec.origin_vox)
+    plain = (label == organ_id(instance.tumor.organ)) & (crop(case.vessels, corner, label.shape, 0) == 0)
+    # Voxels at the organ's surface are partly fat, lung or gas.
+    plain &= crop(case.surface_distance_mm, corner, label.shape, 0) > _SURFACE_VOXELS * case.spacing_mm
+    # Of a large box, a coarser grid tells the mean as well, at a fraction of the cost.
+    step = max(1, int(_SHELL_GRID_MM / case.spacing_mm)) if mask.size > _LARGE_BOX else 1
+    thin = (slice(None, None, step),) * 3
+    label, mask, plain, image = label[thin], mask[thin], plain[thin], rendered.image[box][thin]
+    shell, _ = _shell(mask, step * case.spacing_mm)
+    shell &= plain
     others = (label == tumor_id(instance.tumor.organ)) & ~mask
     if others.any():  # the soft edge of a neighbour is no parenchyma
-        shell &= _shell(others, spacing_mm)[1]
+        shell &= _shell(others, step * case.spacing_mm)[1]
     if not shell.any():
         return case.stats[instance.tumor.organ].mean_hu
     return float(image[shell].mean(dtype=np.float64))

@@ -20,7 +20,8 @@ from pipeline.bank import Bank, CaseRecord
 from pipeline.case import Case
 from pipeline.config import SPLITS, GenerateConfig, Settings, Split, TumorSettings
 from pipeline.errors import InputError
-from pipeline.grid import Index3, index3
+from pipeline.grid import Index3, index3, slices3
+from pipeline.organs import organ_id
 from pipeline.presets import (
     Choice,
     Distribution,
@@ -40,8 +41,10 @@ Matrix = tuple[Vector, Vector, Vector]
 
 BODY_HU = -300  # voxels above it are body, not air or lung
 MIN_DIAMETER_VOXELS = 2.5  # smaller balls cover too few voxels to be labelled as they are drawn
-_CANDIDATES = 512  # centres tried at once
-_ROUNDS = 4
+_CANDIDATES = 512  # centres tried
+_REDRAWS = 8  # of a tumor that finds no place
+_LEAST_CONTRAST_HU = 8.0  # what is fainter cannot be told from parenchyma
+_BRIGHTER_HU = 25.0
 _DRAWS = 64  # tries to hit the inside of a cut distribution
 
 
@@ -259,11 +262,13 @@ def _draw_tumors(
     limits = _diameter_limits(config, organ, case.stats[organ].max_depth_mm, case.spacing_mm, case.case_id)
     tumors: list[TumorSpec] = []
     for _ in range(_draw_count(rng, preset.count, settings)):
-        name = list(kinds)[_weighted(rng, list(kinds.values()))]
-        tumor = draw_tumor(rng, case, organ, name, settings, limits, instance=len(tumors) + 1)
-        center = _draw_center(rng, case, tumor, origin, config.patch_shape, tumors)
-        if center is not None:
-            tumors.append(tumor.model_copy(update={"center_vox": center}))
+        for _ in range(_REDRAWS):
+            name = list(kinds)[_weighted(rng, list(kinds.values()))]
+            tumor = draw_tumor(rng, case, organ, name, settings, limits, instance=len(tumors) + 1)
+            center = _draw_center(rng, case, tumor, origin, config.patch_shape, tumors)
+            if center is not None:
+                tumors.append(tumor.model_copy(update={"center_vox": center}))
+                break
     return tuple(tumors)
 
 
@@ -331,8 +336,12 @@ def _draw_contrast(rng: np.random.Generator, kind: TumorKind, settings: TumorSet
     if settings.contrast_hu is not None:
         return draw(rng, Uniform(*settings.contrast_hu))
     drawn, darkest = draw(rng, kind.contrast_hu), kind.lowest_hu - parenchyma_hu
-    # Dark parenchyma (native phase, fatty liver) leaves less room below it: spread over that room, not at its end.
-    return drawn if drawn >= darkest else darkest * float(rng.uniform(0.4, 1.0))
+    if drawn >= darkest:
+        return drawn
+    if darkest > -_LEAST_CONTRAST_HU:  # in a fatty liver solid tumors are the brighter ones
+        return max(darkest + float(rng.uniform(0, _BRIGHTER_HU)), _LEAST_CONTRAST_HU)
+    # Dark parenchyma (native phase) leaves less room below it: spread over that room, not at its end.
+    return float(rng.uniform(darkest, min(0.4 * darkest, -_LEAST_CONTRAST_HU)))
 
 
 def _draw_center(
@@ -344,16 +353,18 @@ def _draw_center(
     placed: Sequence[TumorSpec],
 ) -> Vector | None:
     """A centre in organ and patch, away from vessels and other tumors; None where there is no room."""
-    voxels = case.voxels[tumor.organ]
-    margin = [min(tumor.diameter_mm / case.spacing_mm / 2, p / 4) for p in patch]
-    low, high = np.add(origin, margin), np.add(origin, patch) - margin
+    margin = [min(round(tumor.diameter_mm / case.spacing_mm / 2), p // 4) for p in patch]
+    low = np.clip(np.add(origin, margin), 0, case.ct.shape)
+    high = np.clip(np.add(origin, patch) - margin, low, case.ct.shape)
+    inner = case.organs[slices3(low.tolist(), high.tolist())]
+    voxels = np.flatnonzero(inner == organ_id(tumor.organ))
+    if not voxels.size:
+        return None
+    chosen = voxels[rng.integers(len(voxels), size=_CANDIDATES)]
+    candidates = np.stack(np.unravel_index(chosen, inner.shape), axis=1) + low
     others = [Ball(t.center_vox, t.reach_mm) for t in placed]
-    for _ in range(_ROUNDS):
-        flat = voxels[rng.integers(len(voxels), size=_CANDIDATES)]
-        candidates = np.stack(np.unravel_index(flat, case.ct.shape), axis=1)
-        inside = candidates[np.all((candidates >= low) & (candidates < high), axis=1)]
-        found = best_center(case, inside, tumor.organ, tumor.diameter_mm / 2, tumor.reach_mm, others)
-        if found is not None:
-            jitter = rng.uniform(-0.5, 0.5, size=3)
-            return (float(found[0] + jitter[0]), float(found[1] + jitter[1]), float(found[2] + jitter[2]))
-    return None
+    found = best_center(case, candidates, tumor.organ, tumor.diameter_mm / 2, tumor.reach_mm, others)
+    if found is None:
+        return None
+    jitter = rng.uniform(-0.5, 0.5, size=3)
+    return (float(found[0] + jitter[0]), float(found[1] + jitter[1]), float(found[2] + jitter[2]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cc3d
 import numpy as np
 import pytest
@@ -229,3 +231,16 @@ def test_sizes_are_millimetres_on_any_grid(spacing_mm: float) -> None:
     spec = sample(tumor(center_vox=middle), origin=(0, 0, 0), patch=shape)
     voxels = np.count_nonzero(render(case, spec).label == TUMOR)
     assert voxels * spacing_mm**3 == pytest.approx(np.pi / 6 * 30**3, rel=0.08)
+
+
+@pytest.mark.parametrize("spacing_mm", [0.7, 0.8, 0.9, 1.0, 1.3, 1.6, 1.8, 2.0, 3.0])
+def test_full_tumor_is_labelled_up_to_the_organs_surface_on_any_grid(spacing_mm: float) -> None:
+    plain = make_case()
+    on_grid = (plain.surface_distance_mm.astype(float) / plain.spacing_mm * spacing_mm).astype(np.float16)
+    case = dataclasses.replace(plain, spacing_mm=spacing_mm, surface_distance_mm=on_grid)
+    x = int(np.flatnonzero(case.organs[:, 26, 16] == LIVER)[0])  # the liver's first voxel on a line through it
+    radius = 8 * spacing_mm
+    center = (x + 3.0, 26.0, 16.0)
+    ball = tumor(center_vox=center, diameter_mm=2 * radius, half_axes_mm=(radius,) * 3, edge_mm=0.5 * spacing_mm)
+    rendered = render(case, sample(ball, origin=(0, 0, 0), patch=case.ct.shape))
+    assert rendered.label[x, 26, 16] == TUMOR

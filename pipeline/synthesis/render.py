@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from pipeline.case import AIR_HU, HU_RANGE, Case
 from pipeline.grid import Index3, Slices3, crop, index3, slices3
-from pipeline.organs import CLASS_IDS, organ_id, tumor_id
+from pipeline.organs import organ_id, tumor_id
 from pipeline.synthesis import effects, shape, texture
 from pipeline.synthesis.fields import Axes
 from pipeline.synthesis.location import GAP_VOXELS
@@ -59,7 +59,7 @@ def synthesise(
 def render(case: Case, spec: SampleSpec, device: str = "cpu") -> Rendered:
     """Cut the healthy patch and put the spec's tumors into it, one after the other."""
     image = crop(case.ct, spec.origin_vox, spec.patch_shape, AIR_HU)
-    label = _labelled(spec.organs)[crop(case.organs, spec.origin_vox, spec.patch_shape, 0)]
+    label = _labelled(crop(case.organs, spec.origin_vox, spec.patch_shape, 0), spec.organs)
     instances = []
     with torch.inference_mode():
         for tumor in spec.tumors:
@@ -69,13 +69,13 @@ def render(case: Case, spec: SampleSpec, device: str = "cpu") -> Rendered:
     return Rendered(image, label, tuple(instances))
 
 
-def _labelled(organs: tuple[str, ...]) -> npt.NDArray[np.uint8]:
-    """A lookup table that keeps the ids of these organs and their tumors."""
-    table = np.zeros(max(CLASS_IDS.values()) + 1, np.uint8)
+def _labelled(ids: npt.NDArray[np.uint8], organs: tuple[str, ...]) -> npt.NDArray[np.uint8]:
+    """Class ids with everything but these organs and their tumors as background."""
+    kept = np.zeros(ids.shape, bool)
     for organ in organs:
         for class_id in (organ_id(organ), tumor_id(organ)):
-            table[class_id] = class_id
-    return table
+            kept |= ids == class_id
+    return ids * kept
 
 
 def _tumor_box(case: Case, spec: SampleSpec, tumor: TumorSpec) -> tuple[Index3, Index3] | None:
@@ -138,8 +138,9 @@ def _room(
 ) -> torch.Tensor:
     """Where the tumor may be, 0 to 1: in its organ, fading over the last voxel below the surface, apart from others."""
     inside = label[box] == organ_id(tumor.organ)
-    surface = crop(case.surface_distance_mm, corner, inside.shape, 0).astype(np.float32)
-    room = torch.from_numpy(surface / np.float32(2 * case.spacing_mm)).to(device).clamp_(0, 1)
+    # Whole sixteenths of a voxel: float16 mm would put the outermost voxels a hair off the label's threshold.
+    surface = crop(case.surface_distance_mm, corner, inside.shape, 0).astype(np.float64) / case.spacing_mm
+    room = torch.from_numpy((np.rint(16 * surface) / 32).astype(np.float32)).to(device).clamp_(0, 1)
     room.mul_(torch.from_numpy(inside).to(device))
     others = label[box] == tumor_id(tumor.organ)
     if others.any():

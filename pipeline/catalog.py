@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -179,8 +180,8 @@ def broken_shard(path: Path, error: Exception) -> InputError:
 
 
 def open_dataset(path: str | os.PathLike[str]) -> Dataset:
-    """Open a dataset folder, complete or still growing."""
-    folder = Path(path)
+    """Open a dataset, complete or still growing: a folder, or its `file://` URL."""
+    folder = _local(os.fspath(path))
     info = read_info(folder)
     whole = folder / "manifest.parquet"
     if whole.is_file():
@@ -191,6 +192,16 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
         tables = [rows for _, rows in read]
         manifest = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
     return Dataset(folder, info, manifest, parts)
+
+
+def _local(path: str) -> Path:
+    """The folder that a path or URL names."""
+    scheme, mark, rest = path.partition("://")
+    if not mark:
+        return Path(path)
+    if scheme != "file":
+        raise InputError(f"{path}: datasets are read from disks, not from {scheme}://. Copy it, or mount its store")
+    return Path(unquote(rest.removeprefix("localhost")))
 
 
 def read_info(folder: Path) -> DatasetInfo:

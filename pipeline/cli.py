@@ -165,8 +165,8 @@ def preview(
 
     if diameter_mm is not None and not 0 < diameter_mm < 500:
         raise InputError(f"--diameter-mm {diameter_mm:g}: a tumor's diameter lies between 0 and 500 mm")
-    if seed < 0:
-        raise InputError(f"--seed {seed}: must be 0 or more")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed {seed}: must be 0 or more and below 2^32")
     for path in run(bank, out, organ, kind, diameter_mm, seed):
         print(path)
 
@@ -294,6 +294,90 @@ def inspect(
 
 
 @app.command
+def verify(
+    dataset: Path,
+    *,
+    replay: float | None = None,
+    repair: bool = False,
+    gc: bool = False,
+    gc_age_minutes: float = 60.0,
+    json: bool = False,
+) -> None:
+    """Check every byte of a dataset; on request make samples again and compare, remake what is broken, clean up.
+
+    Example: phantumor verify data --replay 0.01 --repair
+
+    Parameters
+    ----------
+    dataset
+        Made, or being made, by `phantumor generate`.
+    replay
+        Make this share of the samples again from the bank (0.01: one in a hundred) and compare every byte.
+    repair
+        Make broken shards again, to the same bytes; needs the bank.
+    gc
+        Remove what killed processes left: attempts that no manifest names, temporary files.
+    gc_age_minutes
+        With --gc: only what nobody has written to for so long; 0 only when no generate is running.
+    json
+        Print the result as JSON.
+    """
+    _ours("workers")
+    from workers.verify import verify as run
+
+    report = run(dataset, replay=replay, repair=repair, gc=gc, gc_age_minutes=gc_age_minutes)
+    if json:
+        _print_json(report.to_json())
+    else:
+        print("".join(f"{line}\n" for line in report.lines()), end="")
+    if not report.ok:
+        raise PhantumorError(report.summary())
+    if not json:
+        print(report.summary())
+
+
+@app.command
+def export(
+    dataset: Path,
+    *,
+    format: Literal["nifti", "nnunet"],
+    out: Path,
+    where: str | None = None,
+    split: Literal["train", "val", "test", "all"] = "all",
+    limit: int | None = None,
+    json: bool = False,
+) -> None:
+    """Write samples as NIfTI files: one folder a sample, or a dataset of nnU-Net v2.
+
+    Example: phantumor export data --format nnunet --out Dataset501_Tumors --where "n_tumors > 0"
+
+    Parameters
+    ----------
+    dataset
+        Made by `phantumor generate`.
+    format
+        nifti: image.nii.gz and label.nii.gz of each sample; nnunet: imagesTr, labelsTr, dataset.json.
+    out
+        A new or an empty folder; its dataset.json is written last.
+    where
+        Only samples that meet this, e.g. "kind = 'hcc' and diameter_mm < 10".
+    split
+        Only samples of this split.
+    limit
+        At most this many samples, the first ones.
+    json
+        Print the result as JSON.
+    """
+    from pipeline.export import export as run
+
+    summary = run(dataset, out, format, where=where, split=split, limit=limit, log=_say)
+    if json:
+        _print_json(summary.to_json())
+    else:
+        print(summary.line())
+
+
+@app.command
 def train(
     *,
     data: Path,
@@ -355,6 +439,7 @@ def evaluate(
     predictions: Path | None = None,
     split: Literal["train", "val", "test", "all"] = "test",
     labels: str | None = None,
+    healthy: bool = False,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     json: bool = False,
 ) -> None:
@@ -379,6 +464,8 @@ def evaluate(
         Which samples of a dataset.
     labels
         Label map of true masks (lits, totalsegmentator, name=value,...); default: our class ids.
+    healthy
+        The real cases have no tumors: every predicted one is false.
     limit
         Score at most this many samples or cases.
     json
@@ -390,7 +477,7 @@ def evaluate(
     if truth is not None and predictions is not None and run is None and data is None:
         result = evaluate_folders(truth, predictions, out, labels=labels, limit=limit, log=_say)
     elif run is not None and data is not None and truth is None and predictions is None:
-        result = evaluate_run(run, data, out, split=split, labels=labels, limit=limit, log=_say)
+        result = evaluate_run(run, data, out, split=split, labels=labels, healthy=healthy, limit=limit, log=_say)
     else:
         raise InputError("evaluate takes either --run and --data, or --truth and --predictions")
     if json:
@@ -405,6 +492,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _fail(_usage(error), 2)
+    except ValidationError as error:
+        return _fail(explain(error), 2)
     except PhantumorError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt as stop:

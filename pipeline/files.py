@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import PhantumorError
+from pipeline.errors import InputError, PhantumorError
 
 
 def sync_folder(folder: Path) -> None:
@@ -68,6 +68,8 @@ def writing_to(folder: Path, resume: str) -> Iterator[None]:
     """Turn disk errors (full, read-only, no permission) below into one message that ends with `resume`."""
     try:
         yield
+    except (NotADirectoryError, FileExistsError, IsADirectoryError) as error:
+        raise InputError(f"cannot write to {folder}: {error.filename} is in the way. Give another path") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise PhantumorError(f"cannot write to {folder}: {reason}. {resume}") from error

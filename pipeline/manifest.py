@@ -76,6 +76,7 @@ SCHEMA = pa.schema(
 )
 _OBJECTS = tuple(object_path(name) for name in DTYPES)
 _ATTEMPT = re.compile(r"[0-9a-f]{8,32}")
+SHARD_FOLDER = re.compile(rf"\d{{6,}}-{_ATTEMPT.pattern}\.zarr")
 
 
 @dataclass(frozen=True)
@@ -144,20 +145,21 @@ def committed_shards(dataset: Path) -> list[int]:
     return sorted(int(name.removesuffix(".parquet")) for name in names if re.fullmatch(r"\d{6,}\.parquet", name))
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, remedy: str) -> pa.Table:
     try:
         table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a readable manifest file ({error}). {_REMAKE}") from error
+        raise InputError(f"{path}: not a readable manifest file ({error}). {remedy}") from error
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
     if version != str(SCHEMA_VERSION):
         raise InputError(f"{path}: manifest version {version}, this phantumor reads version {SCHEMA_VERSION}. {_OTHER}")
     if not table.schema.equals(SCHEMA):
-        raise InputError(f"{path}: its columns are not those of manifest version {SCHEMA_VERSION}. {_REMAKE}")
+        raise InputError(f"{path}: its columns are not those of manifest version {SCHEMA_VERSION}. {remedy}")
     return table
 
 
 _OTHER = "Read it with the phantumor that made it, or `phantumor generate` the dataset again"
+_REWRITE = "Remove this file; the next `phantumor generate` with the same settings writes it again from the parts"
 _REMAKE = "Remove this file and run the same `phantumor generate` command again to remake its shard"
 
 
@@ -171,7 +173,7 @@ def _metadata(table: pa.Table, key: bytes, path: Path) -> Any:
 def read_part(dataset: Path, shard: int) -> tuple[Part, pa.Table]:
     """Rows and provenance of one committed shard."""
     path = dataset / part_name(shard)
-    table = _read(path)
+    table = _read(path, _REMAKE)
     part = _parse_part(_metadata(table, _PART_KEY, path), path)
     if part.shard != shard:
         raise InputError(f"{path}: holds the rows of shard {part.shard}. {_REMAKE}")
@@ -194,6 +196,6 @@ def whole_manifest_bytes(parts: Sequence[tuple[Part, pa.Table]]) -> bytes:
 
 def read_whole_manifest(path: Path) -> tuple[dict[int, Part], pa.Table]:
     """Provenance by shard, and all rows in the order they were written: by shard, by row."""
-    table = _read(path)
+    table = _read(path, _REWRITE)
     parts = [_parse_part(document, path) for document in _metadata(table, _PARTS_KEY, path)]
     return {part.shard: part for part in parts}, table.replace_schema_metadata(SCHEMA.metadata)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.catalog import read_info
-from pipeline.manifest import committed_shards, part_name
+from pipeline.manifest import SHARD_FOLDER, committed_shards, part_name
 from pipeline.progress import duration
 
 _RECENT_SHARDS = 20
@@ -53,10 +53,9 @@ def _age(folder: Path, committed: list[int]) -> float | None:
 
 
 def _unfinished(folder: Path, committed: list[int]) -> int:
-    """Attempts at shards that are not committed: being written now, or left by a killed worker."""
-    done = set(committed)
-    names = (path.name.partition("-")[0] for path in (folder / "shards").glob("*.zarr"))
-    return sum(1 for name in names if name.isdigit() and int(name) not in done)
+    """Attempts that are no commit: being written now, or left by a killed worker."""
+    attempts = [path for path in (folder / "shards").glob("*.zarr") if SHARD_FOLDER.fullmatch(path.name)]
+    return max(0, len(attempts) - len(committed))
 
 
 def describe_status(status: Mapping[str, Any]) -> list[str]:
@@ -67,7 +66,9 @@ def describe_status(status: Mapping[str, Any]) -> list[str]:
         f"{shards['committed']} of {shards['planned']} shards"
     ]
     if status["complete"]:
-        return [f"{lines[0]}, complete"]
+        left_over = status["unfinished_attempts"]
+        ending = f"{left_over} left-over attempts; `phantumor verify --gc` removes them"
+        return [f"{lines[0]}, complete", *([ending] if left_over else [])]
     if status["samples_per_second"]:
         lines.append(
             f"{status['samples_per_second']:.1f} samples/s over the latest shards, "

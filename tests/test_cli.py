@@ -160,9 +160,12 @@ def test_evaluate_a_run_on_real_cases(home: Path, tmp_path: Path, capsys: pytest
     words = ["evaluate", "--run", home / "run", "--data", tmp_path / "cases", "--out", tmp_path / "report", "--json"]
     code, out, err = run(capsys, *words)
     assert code == 0, err
-    metrics = json.loads(out)
+    assert set(json.loads(out)["classes"]) == {"liver"}  # nobody looked for tumors in anna
+    assert "anna" in err
+    assert "--healthy" in err
+    metrics = json.loads(run(capsys, *words, "--healthy")[1])
     assert metrics["counts"]["healthy_samples"] == 1
-    assert "liver" in metrics["classes"]
+    assert set(metrics["classes"]) == {"liver", "liver_tumor"}
     assert (tmp_path / "report/predictions/anna.nii.gz").exists()
 
 

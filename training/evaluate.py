@@ -61,9 +61,20 @@ class Scored(Protocol):
 
 
 def evaluate_run(
-    run: Path, data: Path, out: Path, *, split: str = "test", labels: str | None = None, limit: int | None, log: Log
+    run: Path,
+    data: Path,
+    out: Path,
+    *,
+    split: str = "test",
+    labels: str | None = None,
+    healthy: bool = False,
+    limit: int | None,
+    log: Log,
 ) -> dict[str, Any]:
-    """Score a run on the samples of a dataset, or on a folder of real cases; the metrics."""
+    """Score a run on the samples of a dataset, or on a folder of real cases; the metrics.
+
+    Real cases without a tumor mask say nothing of tumors, unless `healthy` vouches that they have none.
+    """
     segmenter = load_segmenter(run)
     context = {"run": str(run), "data": str(data), **{f"version of {k}": v for k, v in software().items()}}
     if (data / "dataset.json").exists():
@@ -71,7 +82,11 @@ def evaluate_run(
         context |= {"split": split, "dataset config digest": dataset.info.config_digest}
         samples = StoredSamples(dataset, segmenter, samples_to_predict(segmenter, dataset, split)[:limit])
         return _evaluate(samples, out, context, log)
-    return _evaluate(RealCases(data, labels, limit, segmenter, out / "predictions"), out, context, log)
+    cases = RealCases(data, labels, healthy, limit, segmenter, out / "predictions")
+    if cases.unjudged:
+        unjudged = ", ".join(cases.unjudged)
+        log(f"note: no tumor mask, so tumors are not judged (--healthy says that there are none): {unjudged}")
+    return _evaluate(cases, out, context, log)
 
 
 def evaluate_folders(
@@ -139,7 +154,10 @@ class StoredSamples:
 class RealCases:
     """Case folders with a CT and a true mask, predicted on the CT's own grid; predictions are kept as NIfTI."""
 
-    def __init__(self, data: Path, labels: str | None, limit: int | None, segmenter: Segmenter, kept: Path) -> None:
+    def __init__(
+        self, data: Path, labels: str | None, healthy: bool, limit: int | None, segmenter: Segmenter, kept: Path
+    ) -> None:
+        self._healthy = healthy
         self._labels: LabelMap | None = label_map(labels) if labels else None
         found = find_cases(data, None, None, self._labels)
         self._cases = {case.case_id: case for case in found.cases[:limit]}
@@ -147,6 +165,12 @@ class RealCases:
 
     def __len__(self) -> int:
         return len(self._cases)
+
+    @property
+    def unjudged(self) -> list[str]:
+        """Cases whose masks name no tumor class of the network."""
+        scored = {case_id: self._classes(source).values() for case_id, source in self._cases.items()}
+        return [case_id for case_id, ids in scored.items() if not any(map(is_tumor, ids))]
 
     def pairs(self) -> Iterator[Pair]:
         """Cases in the order found."""
@@ -160,11 +184,11 @@ class RealCases:
             yield Pair(case_id, case_id, None, truth, prediction, image.spacing_mm, self._classes(source))
 
     def _classes(self, source: CaseSource) -> dict[str, int]:
-        """Classes of the network that this case's mask can judge: annotated organs and their tumors."""
+        """Classes of the network that this case's mask can judge: those that it can hold."""
         ids = set(self._labels.classes.values() if source.label_file and self._labels else source.masks.values())
-        organs = {i - 1 if is_tumor(i) else i for i in ids if i}
-        known = self._segmenter.classes.classes
-        return {name: i for name, i in known.items() if i in ids or (is_tumor(i) and i - 1 in organs)}
+        if self._healthy:
+            ids |= {i + 1 for i in ids if i and not is_tumor(i)}
+        return {name: i for name, i in self._segmenter.classes.classes.items() if i in ids}
 
     def example(self, case_id: str, caption: str) -> Example:
         """The case again, with the prediction that was kept."""

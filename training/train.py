@@ -121,6 +121,9 @@ class Training:
 
     def open_stream(self) -> ShardStream:
         """The training samples, from the start."""
+        held = len(self.dataset.indices_of("train"))
+        if 0 < held < self.config.batch_size:
+            raise InputError(f"--batch-size {self.config.batch_size}: {self.dataset.path} has {held} training samples")
         return ShardStream(
             self.dataset,
             self.config.batch_size,

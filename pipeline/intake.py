@@ -97,7 +97,11 @@ def _read_organs(source: CaseSource, image: Volume, labels: LabelMap | None) -> 
     if source.label_file:
         if labels is None:
             raise ValueError(f"{source.case_id}: a label file needs a label map")
-        return labels.apply(_on_grid(source.label_file, image, source).data, str(source.label_file))
+        mask = _on_grid(source.label_file, image, source)
+        if source.named_class and labels.classes.get(1) != source.named_class and int(mask.data.max()) == 1:
+            # liver.nii.gz with 0 and 1 is the liver, whatever --labels says of 1 for the other sources
+            return (_binary(mask, source.label_file) * source.named_class).astype(np.uint8)
+        return labels.apply(mask.data, str(source.label_file))
     organs = np.zeros(image.shape, np.uint8)
     for path, class_id in sorted(source.masks.items(), key=lambda item: _rank(item[1])):
         organs[_binary(_on_grid(path, image, source), path)] = class_id

@@ -39,6 +39,7 @@ class CaseSource:
     case_id: str
     image: Path  # NIfTI file, or folder of a DICOM series
     label_file: Path | None = None
+    named_class: int | None = None  # of a label file called after an organ: that is what it holds if it is binary
     masks: Mapping[Path, int] = field(default_factory=dict)
     split: str | None = None  # where a datalist says it
 
@@ -134,12 +135,13 @@ def _case_folder(folder: Path, labels: LabelMap | None) -> Found:
         raise InputError(f"{folder}: {' and '.join(p.name for p in images)} are both there; leave one CT per case")
     case_id = folder.resolve().name
     others = [p for p in (*_niftis(folder), *_niftis(folder / MASK_FOLDER)) if p not in images]
-    if labels is None:
+    label_file = _label_file(others, folder) if labels else None
+    if label_file is None:
         return _with_masks(case_id, images[0], others, folder)
-    label_file = _label_file(others, folder)
     left_out = [str(p.relative_to(folder)) for p in others if p != label_file]
     notes = [f"{case_id}: left out {', '.join(left_out)}; organs are read from {label_file.name}"] if left_out else []
-    return Found((CaseSource(case_id, images[0], label_file=label_file),), tuple(notes))
+    source = CaseSource(case_id, images[0], label_file=label_file, named_class=_class_of(label_file) or None)
+    return Found((source,), tuple(notes))
 
 
 def _with_masks(case_id: str, image: Path, files: list[Path], folder: Path) -> Found:
@@ -156,9 +158,13 @@ def _with_masks(case_id: str, image: Path, files: list[Path], folder: Path) -> F
     return Found((CaseSource(case_id, image, masks=masks),), tuple(notes))
 
 
-def _label_file(files: list[Path], folder: Path) -> Path:
-    named = [p for p in files if p.name.lower().startswith(LABEL_FILE_STARTS)]
-    candidates = named or files
+def _label_file(files: list[Path], folder: Path) -> Path | None:
+    """The label map among the files beside a CT; None when they are masks, several that are named after organs."""
+    called_so = [p for p in files if p.name.lower().startswith(LABEL_FILE_STARTS)]
+    organs = [p for p in files if _class_of(p)]
+    if not called_so and len(organs) > 1:
+        return None
+    candidates = called_so or organs or files
     if len(candidates) != 1:
         found = ", ".join(str(p.relative_to(folder)) for p in candidates[:12]) or "none"
         raise InputError(

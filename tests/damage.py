@@ -75,9 +75,19 @@ def rewrite_part(
 
 def rewrite_whole(dataset: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     """Write `manifest.parquet` anew with changed rows, valid checksums and the provenance it had."""
-    table = pq.read_table(dataset / "manifest.parquet")
+    _edit_table(dataset / "manifest.parquet", change)
+
+
+def edit_part(dataset: Path, shard: int, change: Callable[[pa.Table], pa.Table]) -> None:
+    """The same for a part, and the whole manifest made from it."""
+    _edit_table(dataset / part_name(shard), change)
+    compact(dataset)
+
+
+def _edit_table(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    table = pq.read_table(file)
     changed = change(table).replace_schema_metadata(table.schema.metadata)
-    pq.write_table(changed, dataset / "manifest.parquet", write_page_checksum=True)
+    pq.write_table(changed, file, write_page_checksum=True)
 
 
 def with_value(column: str, row: int, value: Any) -> Callable[[pa.Table], pa.Table]:

@@ -40,6 +40,14 @@ def test_masks_and_label_maps_give_the_same_arrays(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_binary_mask_named_after_an_organ_is_that_organ_under_any_label_map(tmp_path: Path) -> None:
+    save(tmp_path / "ct.nii.gz", make_ct())
+    save(tmp_path / "liver.nii.gz", liver_ball().astype(np.uint8))
+    ct, organs, _ = read_case(found(tmp_path, LABELS), LABELS, SPACING_MM)  # where 1 would be the spleen
+    assert set(np.unique(organs)) == {0, 1}
+    assert (ct[organs == 1] == LIVER).all()
+
+
 @pytest.mark.parametrize("axes", ["LAS", "PSR", "ILA"])
 def test_masks_are_matched_by_affine_not_by_array_order(tmp_path: Path, axes: str) -> None:
     save(tmp_path / "ct.nii.gz", make_ct(), axes="LPS")

@@ -74,6 +74,20 @@ def test_a_named_label_map_wins_over_other_files_with_a_note(tmp_path: Path) -> 
     assert "left out liver.nii.gz" in found.notes[0]
 
 
+def test_of_other_files_the_one_named_after_an_organ_is_the_label_map(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "a", "ct.nii.gz", "liver_tumor.nii.gz", "vessels.nii.gz")
+    case = one(folder, LABELS)
+    assert case.label_file == folder / "liver_tumor.nii.gz"
+    assert case.named_class == CLASS_IDS["liver_tumor"]
+
+
+def test_several_masks_named_after_organs_stay_masks_when_a_label_map_is_given(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "a", "ct.nii.gz", "segmentations/liver.nii.gz", "segmentations/spleen.nii.gz")
+    case = one(folder, LABELS)
+    assert case.label_file is None
+    assert sorted(case.masks.values()) == [CLASS_IDS["liver"], CLASS_IDS["spleen"]]
+
+
 def test_a_folder_of_cases(tmp_path: Path) -> None:
     for name in ("b", "a"):
         touch(tmp_path / name, "ct.nii.gz", "liver.nii.gz")

@@ -247,12 +247,13 @@ def describe(metrics: Mapping[str, Any], out: Path) -> list[str]:
     dice = tumors["dice"]
     sizes = ", ".join(_stratum(row) for row in tumors["lesions"]["by_diameter"] if row["n"])
     healthy = tumors["healthy"]
+    clean = f"{healthy['without_false_tumor']['count']} of {healthy['n']} healthy samples are clean"
+    clean = clean if healthy["n"] else "no healthy samples"
     return [
         f"found {counts['found_tumors']} of {counts['tumors']} tumors in {counts['tumor_samples']} samples",
         f"by size: {sizes or 'no tumors'}",
         f"outline: Dice {_number(dice['mean'])}, surface Dice at 2 mm {_number(tumors['nsd_2mm']['mean'])}",
-        f"false alarms: {counts['false_tumors']} in {counts['samples']} samples; "
-        f"{healthy['without_false_tumor']['count']} of {healthy['n']} healthy samples are clean",
+        f"false alarms: {counts['false_tumors']} in {counts['samples']} samples; {clean}",
         f"report: {out / 'report.html'}",
     ]
 

@@ -29,7 +29,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	$(BIN)/python -m pytest -q -n 2 -m 'not soak'
+	$(BIN)/python -m pytest -q -n 2
 
 clean:
 	rm -rf demo .pytest_cache .mypy_cache .ruff_cache

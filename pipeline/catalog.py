@@ -174,8 +174,8 @@ def broken_shard(path: Path, error: Exception) -> InputError:
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
         return InputError(f"shard {shard} cannot be read: {path}: {reason}. The shard itself may be whole")
     return InputError(
-        f"broken shard {shard}: {path}: {reason}. Remove manifest/{shard}.parquet and manifest.parquet of its "
-        "dataset and run the same `phantumor generate` command again to remake it"
+        f"broken shard {shard}: {path}: {reason}. "
+        f"`phantumor verify {path.parents[7]} --repair` makes it again from the bank"
     )
 
 

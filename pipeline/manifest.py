@@ -150,7 +150,7 @@ def _read(path: Path, remedy: str) -> pa.Table:
         table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable manifest file ({error}). {remedy}") from error
-    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
+    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         raise InputError(f"{path}: manifest version {version}, this phantumor reads version {SCHEMA_VERSION}. {_OTHER}")
     if not table.schema.equals(SCHEMA):

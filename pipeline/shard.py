@@ -81,7 +81,8 @@ def decode_chunk(data: bytes, out: npt.NDArray[Any]) -> None:
         raise ChunkError(str(error)) from error
 
 
-def _array_metadata(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+def array_metadata(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The zarr.json of array `name` (`image` or `label`) with shape (n, X, Y, Z)."""
     dtype = DTYPES[name]
     data_type = {"<i2": "int16", "|u1": "uint8"}[dtype.str]
     bytes_codec: dict[str, Any] = {"name": "bytes"}
@@ -174,7 +175,7 @@ class ShardWriter:
         """Write indexes and metadata, flush everything to disk; the digests of the data objects."""
         digests = [writer.finish(self._folder) for writer in self._writers.values()]
         for name in DTYPES:
-            self._write_json(f"{name}/zarr.json", _array_metadata(name, (self._samples, *self._patch_shape)))
+            self._write_json(f"{name}/zarr.json", array_metadata(name, (self._samples, *self._patch_shape)))
         self._write_json("zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
         for folder in [self._folder, *(p for p in self._folder.rglob("*") if p.is_dir()), self._folder.parent]:
             sync_folder(folder)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("pipeline", "workers", "training")
 # They offer every verb, so they reach into all rooms: inside functions, so that a verb loads only what it needs.
 DOORS = ("pipeline/cli.py", "pipeline/demo.py")
-LIGHT = ("pipeline/cli.py", "pipeline/catalog.py", "pipeline/inspection.py", "pipeline/status.py", "pipeline/where.py")
+LIGHT = tuple(f"pipeline/{name}.py" for name in ("cli", "catalog", "export", "inspection", "status", "where"))
 HEAVY = {"torch", "ray", "monai", "scipy", "matplotlib", "zarr", "nibabel", "pydicom", "cc3d", "edt"}
 MODULES = sorted(path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 

@@ -53,7 +53,8 @@ def write_case(folder: Path, seed: int = 0) -> Path:
 
 
 @pytest.mark.parametrize(
-    "verb", ["demo", "prepare", "preview", "generate", "status", "inspect", "train", "predict", "evaluate"]
+    "verb",
+    "demo prepare preview generate status inspect verify export train predict evaluate".split(),
 )
 def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, verb, "--help")
@@ -268,7 +269,7 @@ def test_a_truncated_shard_stops_training_with_its_name(
     code, _, err = run(capsys, "train", "--data", tmp_path / "data", "--out", tmp_path / "run", "--steps", 4)
     assert code == 2
     assert "broken shard 00000" in err
-    assert "phantumor generate" in err
+    assert "phantumor verify" in err
 
 
 def test_a_wrong_checkpoint_is_named(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -295,6 +295,14 @@ def test_a_disk_that_fills_up_is_one_message(dataset: Dataset, tmp_path: Path, m
     assert not (tmp_path / "out/dataset.json").exists()
 
 
+def test_dataset_json_comes_last(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(pipeline.export, "replace_file", lambda path, data: written.append(path.name))
+    export(dataset.path, tmp_path / "out", "nnunet", log=quiet)
+    assert sorted(written[:-1]) == ["label_mapping.json", "splits_final.json"]
+    assert written[-1] == "dataset.json"
+
+
 def test_too_small_a_disk_is_refused_before_anything_is_written(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

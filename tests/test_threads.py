@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 
 import pytest
 
@@ -46,3 +47,24 @@ def test_nothing_is_begun_after_the_end(how: str) -> None:
     else:
         results.close()  # type: ignore[attr-defined]
     assert len(begun) <= 7  # three results, and four that wait
+
+
+def test_what_waits_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    cancel, cancelled, begun = Future.cancel, threading.Event(), []
+
+    def cancel_and_tell(future: Future[int]) -> bool:
+        done = cancel(future)
+        if done:
+            cancelled.set()
+        return done
+
+    def work(k: int) -> int:
+        begun.append(k)
+        assert k == 0 or cancelled.wait(5)
+        return k
+
+    monkeypatch.setattr(Future, "cancel", cancel_and_tell)
+    results = in_threads(work, range(10), 2)
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    assert sorted(begun) == [0, 1, 2]  # 3 waited for a thread

@@ -18,8 +18,8 @@ from pipeline.shard import (
     CRC_BYTES,
     DTYPES,
     ChunkError,
-    _array_metadata,
     array_crc32c,
+    array_metadata,
     crc32c,
     decode_chunk,
     object_path,
@@ -38,7 +38,7 @@ def check_files(folder: Path, part: Part, rows: pa.Table, patch_shape: Index3) -
 def _metadata_findings(folder: Path, part: Part, shape: tuple[int, ...]) -> list[Finding]:
     """The Zarr metadata, which our own reader does without and every other reader needs."""
     expected = {"zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": {}}}
-    expected |= {f"{name}/zarr.json": _array_metadata(name, shape) for name in DTYPES}
+    expected |= {f"{name}/zarr.json": array_metadata(name, shape) for name in DTYPES}
     found = []
     for name, document in expected.items():
         file = f"{shard_name(part.shard, part.attempt)}/{name}"

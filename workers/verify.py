@@ -115,7 +115,7 @@ def verify(
     repairs: list[Repair] = []
     removed: list[Garbage] = []
     left, replayed = findings, 0
-    with _telling(findings, path):
+    with _telling(findings, repair):
         findings.extend(check_dataset(path, info))
         if bank is not None and replay is not None:
             replayed = _replay(path, info, bank, committed, replay, findings)
@@ -145,14 +145,15 @@ def _check_arguments(replay: float | None, gc_age_minutes: float) -> None:
 
 
 @contextlib.contextmanager
-def _telling(findings: Sequence[Finding], path: Path) -> Iterator[None]:
+def _telling(findings: Sequence[Finding], repair: bool) -> Iterator[None]:
     """Ctrl-C keeps what was found so far."""
     try:
         yield
     except KeyboardInterrupt as stop:
         lines = [f"stopped with {_count(findings)} so far", *(finding.line() for finding in findings)]
-        hint = f"a shard whose repair was cut off is made by the `phantumor generate` command that made {path}"
-        raise KeyboardInterrupt("\n".join([*lines, hint])) from stop
+        if repair:
+            lines.append("the dataset's `phantumor generate` command makes a shard whose repair was cut off")
+        raise KeyboardInterrupt("\n".join(lines)) from stop
 
 
 def _bank(path: Path, info: DatasetInfo) -> Bank:

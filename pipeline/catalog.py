@@ -230,8 +230,12 @@ def read_info(folder: Path) -> DatasetInfo:
 def create_info(folder: Path, info: DatasetInfo) -> None:
     """Write `dataset.json` once; the same dataset again is a resume, another one is refused."""
     data = json.dumps(info.model_dump(mode="json"), indent=2).encode()
-    if create_file(folder / "dataset.json", data):
-        return
+    if not create_file(folder / "dataset.json", data):
+        check_same(folder, info)
+
+
+def check_same(folder: Path, info: DatasetInfo) -> None:
+    """InputError when `folder` holds a dataset made with other settings or another bank than `info`."""
     old = read_info(folder)
     compared = ("config", "bank_fingerprint")
     before, now = ({k: d.model_dump(mode="json")[k] for k in compared} for d in (old, info))

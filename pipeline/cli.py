@@ -509,7 +509,9 @@ def _usage(error: CycloptsError) -> str:
     if isinstance(cause, ValidationError):
         return explain(cause)
     verb = next((word for word in sys.argv[1:2] if not word.startswith("-")), "")
-    return f"{str(error).strip()} See `phantumor {verb + ' ' if verb else ''}--help`."
+    text = str(error).strip().replace("requires an argument", "is required")
+    text = text.replace("positional arguments", "values, separated by blanks")
+    return f"{text} See `phantumor {verb + ' ' if verb else ''}--help`."
 
 
 def _fail(message: str, code: int) -> int:

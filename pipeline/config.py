@@ -61,7 +61,7 @@ class TumorSettings(Settings):
     """What to change of an organ's presets; what is not given keeps the preset's own distribution."""
 
     kinds: dict[str, Weight] | None = None
-    """Weight of each tumor kind."""
+    """Weight of each tumor kind, e.g. --tumors.liver.kinds.hcc 1."""
     count: tuple[Count, Annotated[int, Field(le=20)]] | None = None
     """Fewest and most tumors of a sample that has any, uniform."""
     diameter_mm: Range | None = None

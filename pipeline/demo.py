@@ -33,12 +33,12 @@ def run_demo(out: Path) -> None:
     bank, data, run = out / "bank", out / "data", out / "run"
     for command in (
         f"prepare {_q(out / 'cases')} --labels phantumor --spacing {_SPACING_MM:g} --out {_q(bank)}",
-        f"preview {_q(bank)} --diameter-mm 30 --out {_q(out / 'figures' / 'preview.png')}",
+        f"preview {_q(bank)} --kind metastasis --diameter-mm 30 --out {_q(out / 'figures' / 'preview.png')}",
         f"generate --bank {_q(bank)} --out {_q(data)} --samples 1024 --patch-shape 48 48 32 --shard-samples 32 "
         "--tumors.liver.diameter-mm 8 45 --tumors.liver.contrast-hu -80 -40 "
         "--body-share 0.25 --ray local --workers 2",
         f"inspect {_q(data)} --figures {_q(out / 'figures')}",
-        f"train --data {_q(data)} --out {_q(run)} --steps 2000 --lr 0.003 --log-every 100 --validate-every 500",
+        f"train --data {_q(data)} --out {_q(run)} --steps 1500 --lr 0.003 --log-every 100 --validate-every 500",
         f"evaluate --run {_q(run)} --data {_q(data)} --split test --out {_q(out)}",
     ):
         _run(command)

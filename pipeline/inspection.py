@@ -170,11 +170,15 @@ def describe_sample(document: Mapping[str, Any]) -> list[str]:
         f"  {t['instance']} {t['organ']} {t['kind']}: {t['diameter_mm']:.1f} mm "
         f"(asked {t['requested_diameter_mm']:.1f}), RECIST {t['recist_long_mm']:.0f} x {t['recist_short_mm']:.0f} mm, "
         f"{t['mean_hu']:.0f} HU, "
-        f"{t['contrast_hu']:+.0f} HU against parenchyma, {t['vessel_distance_mm']:.0f} mm to a vessel, "
+        f"{t['contrast_hu']:+.0f} HU against parenchyma, {_vessel(t['vessel_distance_mm'])}, "
         f"{t['surface_distance_mm']:.0f} mm deep"
         for t in document["tumors"]
     ]
     return lines
+
+
+def _vessel(distance_mm: float | None) -> str:
+    return "no vessels known" if distance_mm is None else f"{distance_mm:.0f} mm to a vessel"
 
 
 def write_figures(dataset: Dataset, folder: Path, where: str | None = None) -> list[Path]:

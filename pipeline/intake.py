@@ -127,7 +127,7 @@ def _binary(mask: Volume, path: Path) -> npt.NDArray[np.bool_]:
         shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
         raise InputError(
             f"{path}: not a binary mask: it holds the values {shown}; if it is a label map, name its ids with "
-            "--labels, e.g. --labels totalsegmentator or --labels liver=1,liver_tumor=2"
+            "--labels: lits, totalsegmentator, or pairs such as liver=1,liver_tumor=2"
         )
     return inside if high > 0 else np.zeros_like(inside)
 

@@ -45,7 +45,7 @@ TUMOR_TYPE = pa.struct(
         ("parenchyma_hu", pa.float64()),  # organ without vessels and tumors, 2 to 10 mm around the tumor
         ("contrast_hu", pa.float64()),  # mean_hu - parenchyma_hu
         ("bbox_vox", pa.list_(pa.int32(), 6)),  # patch voxels: x0 y0 z0 x1 y1 z1, half open
-        ("vessel_distance_mm", pa.float64()),  # of the voxel nearest a vessel
+        ("vessel_distance_mm", pa.float64()),  # of the voxel nearest a vessel; null where the case shows none
         ("surface_distance_mm", pa.float64()),  # depth of the centroid under the organ's surface
     ]
 )

@@ -122,7 +122,7 @@ def _measure(
         "parenchyma_hu": parenchyma,
         "contrast_hu": mean_hu - parenchyma,
         "bbox_vox": [*(voxels.min(axis=0) + start).tolist(), *(voxels.max(axis=0) + start + 1).tolist()],
-        "vessel_distance_mm": float(vessel.min()),
+        "vessel_distance_mm": float(vessel.min()) if case.vessels.any() else None,
         "surface_distance_mm": float(case.surface_distance_mm[nearest]),
     }
 

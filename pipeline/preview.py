@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,9 +84,15 @@ def _config(bank: Bank, organ: str, kind: str | None, diameter_mm: float | None,
     )
 
 
-def _title(spec: SampleSpec, tumors: list[dict[str, object]]) -> str:
-    shown = "; ".join(f"{t['kind']} {t['diameter_mm']:.0f} mm, {t['contrast_hu']:+.0f} HU" for t in tumors)
+def _title(spec: SampleSpec, tumors: Sequence[Mapping[str, Any]]) -> str:
+    shown = "; ".join(f"{t['kind']} {_size(t)}, {t['contrast_hu']:+.0f} HU" for t in tumors)
     return f"{spec.case_id}, {spec.tumors[0].organ}: {shown}"
+
+
+def _size(tumor: Mapping[str, Any]) -> str:
+    """The measured diameter, and the asked one where the organ's surface cut the tumor."""
+    measured, asked = tumor["diameter_mm"], tumor["requested_diameter_mm"]
+    return f"{measured:.0f} mm" + (f" (of {asked:.0f}, cut by the organ)" if measured < 0.92 * asked else "")
 
 
 def preview(

@@ -169,7 +169,7 @@ def _label_file(files: list[Path], folder: Path) -> Path | None:
         found = ", ".join(str(p.relative_to(folder)) for p in candidates[:12]) or "none"
         raise InputError(
             f"{folder}: --labels needs one label map per case, named {'*, '.join(LABEL_FILE_STARTS)}* or the only "
-            f"other NIfTI file; found {found}. Give the right one with --image FILE --mask FILE"
+            f"other NIfTI file; found {found}. Rename the right one to organs.nii.gz, or list it in a datalist .json"
         )
     return candidates[0]
 

@@ -78,8 +78,8 @@ def _bad(expression: str, reason: str) -> InputError:
 def _check_names(names: set[str], expression: str) -> None:
     unknown = sorted(names - set(_TUMOR_FIELDS) - set(_SAMPLE_COLUMNS))
     if unknown:
-        raise _bad(expression, f"unknown column {', '.join(unknown)} (columns: {', '.join(_SAMPLE_COLUMNS)}; "
-                               f"of tumors: {', '.join(_TUMOR_FIELDS)})")  # fmt: skip
+        columns = f"columns: {', '.join(_SAMPLE_COLUMNS)}; of tumors: {', '.join(_TUMOR_FIELDS)}"
+        raise _bad(expression, f"unknown column {', '.join(unknown)} ({columns}); text stands in quotes")
     if not names:
         raise _bad(expression, "it names no column")
 

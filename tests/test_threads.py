@@ -67,4 +67,4 @@ def test_what_waits_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     results = in_threads(work, range(10), 2)
     assert next(results) == 0
     results.close()  # type: ignore[attr-defined]
-    assert sorted(begun) == [0, 1, 2]  # 3 waited for a thread
+    assert set(begun) <= {0, 1, 2}  # two threads held 1 and perhaps 2; 3 waited for a thread

@@ -250,7 +250,8 @@ def describe(metrics: Mapping[str, Any], out: Path) -> list[str]:
     clean = f"{healthy['without_false_tumor']['count']} of {healthy['n']} healthy samples are clean"
     clean = clean if healthy["n"] else "no healthy samples"
     return [
-        f"found {counts['found_tumors']} of {counts['tumors']} tumors in {counts['tumor_samples']} samples",
+        f"found (touched) {counts['found_tumors']} of {counts['tumors']} tumors in {counts['tumor_samples']} samples, "
+        f"{tumors['lesions']['sensitivity_iou_0.1']['count']} of them with an IoU of 0.1 or more",
         f"by size: {sizes or 'no tumors'}",
         f"outline: Dice {_number(dice['mean'])}, surface Dice at 2 mm {_number(tumors['nsd_2mm']['mean'])}",
         f"false alarms: {counts['false_tumors']} in {counts['samples']} samples; {clean}",

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Z_95 = 1.959963984540054  # 97.5th percentile of the normal distribution
-FEW_GROUPS = 5  # below it a bootstrap over groups has too few distinct resamples to be more than a hint
+FEW_GROUPS = 5  # below it a bootstrap over groups has too few distinct resamples to mean anything
 _CHUNK_COUNTS = 4_000_000  # counts drawn at once, 32 MB
 
 FloatArray = npt.NDArray[np.float64]
@@ -42,8 +42,8 @@ def cluster_mean(
     """`{"mean", "low", "high", "n", "groups"}` and, where a reader must know it, `"note"`.
 
     The interval is the 2.5th to 97.5th percentile of the mean when whole groups are drawn with replacement (cluster
-    bootstrap, Davison and Hinkley 1997, 3.8): values of one group are not independent of each other. With one group
-    there is nothing to draw from, and the interval is None.
+    bootstrap, Davison and Hinkley 1997, 3.8): values of one group are not independent of each other. Few groups have
+    too few distinct resamples, and the interval is None.
     """
     if not values:
         return {"mean": None, "low": None, "high": None, "n": 0, "groups": 0, "note": "no sample to measure"}
@@ -57,7 +57,7 @@ def cluster_mean(
         "n": len(values),
         "groups": len(names),
     }
-    if len(names) > 1:
+    if len(names) >= FEW_GROUPS:
         low, high = np.percentile(_resampled_means(sums, sizes, seed, resamples), (2.5, 97.5))
         record |= {"low": float(low), "high": float(high)}
     notes = "; ".join(_notes(values, len(names)))
@@ -70,7 +70,8 @@ def _notes(values: Sequence[float], groups: int) -> Iterator[str]:
         yield "one source case: no interval"
         return
     if groups < FEW_GROUPS:
-        yield f"fewer than {FEW_GROUPS} source cases: a rough interval"
+        yield f"fewer than {FEW_GROUPS} source cases: no interval"
+        return
     if min(values) == max(values):
         yield "all values are equal: the interval cannot show the uncertainty"
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.bank import Bank, open_bank
-from pipeline.catalog import DatasetInfo, compact, create_info, dataset_classes
+from pipeline.catalog import DatasetInfo, check_same, compact, create_info, dataset_classes
 from pipeline.config import GenerateConfig
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import writing_to
@@ -78,9 +79,11 @@ def generate(
     started = time.monotonic()
     bank = open_bank(bank_path)
     check_bank(bank, config)
-    for note in _padding_notes(bank, config):
+    for note in (*_padding_notes(bank, config), *_split_notes(bank, config)):
         log(note)
     plan = Plan(config.samples, config.shard_samples)
+    if (out / "dataset.json").exists():
+        check_same(out, _info(out, bank, config, plan))
     remaining = plan.remaining(committed_shards(out))
     estimate = estimate_cost(bank, config, plan.samples_in(remaining))
     free = shutil.disk_usage(_existing(out)).free
@@ -179,6 +182,19 @@ def _padding_notes(bank: Bank, config: GenerateConfig) -> list[str]:
         "the rest is padded with air (-1000 HU)"
         for r in padded
     ]
+
+
+def _split_notes(bank: Bank, config: GenerateConfig) -> list[str]:
+    """What a small bank means for training and evaluation."""
+    usable = [record for record in bank.records if set(config.organs) & set(record.usable_organs)]
+    splits = Counter(record.split for record in usable)
+    notes = []
+    if splits["train"] == 1:
+        notes.append("note: one case is in split train: the network will have seen one patient")
+    missing = [split for split in ("val", "test") if not splits[split]]
+    if missing:
+        notes.append(f"note: no case is in split {' or '.join(missing)}: add cases to the bank to evaluate on others")
+    return notes
 
 
 def _x(shape: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.intervals import proportion
+from training.intervals import FEW_GROUPS, proportion
 from training.report.cells import counted, mean_interval, number, percent, share_interval, table
 from training.report.markup import Markup, join, tag
 from training.report.sections import detection, failures, healthy, outlines, section, tumor_classes, tumors_by_size
@@ -93,6 +93,9 @@ def _leads(metrics: Record) -> list[str]:
     if counts["predicted_tumors"]:
         predicted = counted(counts["predicted_tumors"], "predicted tumor")
         leads = [f"{counts['false_tumors']} of {predicted} touched no true tumor (false tumors)."]
+    if counts["found_tumors"]:
+        better = metrics["all_tumors"]["lesions"]["sensitivity_iou_0.1"]["count"]
+        leads.insert(0, f"Found means touched: {better} of them are covered well enough for an IoU of 0.1 or more.")
     if clean["n"] and counts["tumors"]:
         leads.append(f"{clean['count']} of {counted(clean['n'], 'healthy sample')} stayed free of false tumors.")
     return leads
@@ -112,8 +115,8 @@ def _warnings(metrics: Record) -> list[str]:
         warnings.append("All samples come from one source case: the figures say nothing about other patients.")
     elif counts["source_cases"] < counts["samples"]:
         warnings.append(
-            "Several samples share a source case. Intervals of means allow for that; intervals of shares (such as "
-            "tumors found) do not and are too narrow."
+            "Several samples share a source case. Intervals of means allow for that, and are left out below "
+            f"{FEW_GROUPS} source cases; intervals of shares (such as tumors found) do not, and are too narrow."
         )
     return warnings
 

@@ -38,7 +38,7 @@ def run_demo(out: Path) -> None:
         "--tumors.liver.diameter-mm 8 45 --tumors.liver.contrast-hu -80 -40 "
         "--body-share 0.25 --ray local --workers 2",
         f"inspect {_q(data)} --figures {_q(out / 'figures')}",
-        f"train --data {_q(data)} --out {_q(run)} --steps 1500 --lr 0.003 --log-every 100 --validate-every 500",
+        f"train --data {_q(data)} --out {_q(run)} --steps 2000 --lr 0.003 --log-every 100 --validate-every 500",
         f"evaluate --run {_q(run)} --data {_q(data)} --split test --out {_q(out)}",
     ):
         _run(command)

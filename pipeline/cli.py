@@ -488,10 +488,11 @@ def evaluate(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code: 0 done, 1 failed, 2 bad input."""
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
+        app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _fail(_usage(error), 2)
+        return _fail(_usage(error, words), 2)
     except ValidationError as error:
         return _fail(explain(error), 2)
     except PhantumorError as error:
@@ -501,14 +502,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `phantumor inspect | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
     return 0
 
 
-def _usage(error: CycloptsError) -> str:
+def _usage(error: CycloptsError, words: Sequence[str]) -> str:
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         return explain(cause)
-    verb = next((word for word in sys.argv[1:2] if not word.startswith("-")), "")
+    verb = next((word for word in words[:1] if not word.startswith("-")), "")
     text = str(error).strip().replace("requires an argument", "is required")
     text = text.replace("positional arguments", "values, separated by blanks")
     return f"{text} See `phantumor {verb + ' ' if verb else ''}--help`."

@@ -174,12 +174,11 @@ class RealCases:
 
     def pairs(self) -> Iterator[Pair]:
         """Cases in the order found."""
-        with writing_to(self._kept, _RESUME):
-            self._kept.mkdir(parents=True, exist_ok=True)
         for case_id, source in self._cases.items():
             image, truth = read_native(source, self._labels)
             prediction = predict_grid(self._segmenter, image, image.data.shape, image.affine)
             with writing_to(self._kept, _RESUME):
+                self._kept.mkdir(parents=True, exist_ok=True)
                 write_nifti(self._kept / f"{case_id}.nii.gz", prediction, image.affine)
             yield Pair(case_id, case_id, None, truth, prediction, image.spacing_mm, self._classes(source))
 

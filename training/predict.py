@@ -103,6 +103,7 @@ def predict_file(segmenter: Segmenter, image: Path, out: Path) -> Volume:
     """Segment a CT file; writes, and returns, the class ids on exactly its grid: shape, axis order, affine."""
     shape, affine = read_grid(image)
     labels = predict_grid(segmenter, read_nifti(image, "CT"), shape, affine)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_nifti(out, labels, affine)
     return Volume(labels, affine)
 
@@ -116,7 +117,6 @@ def predict_folder(run: Path, images: Path, out: Path, log: Callable[[str], None
     targets = _targets(sources, out)
     segmenter = load_segmenter(run, device)
     with writing_to(out, "Files that are already there are whole; run the same command again"):
-        out.mkdir(parents=True, exist_ok=True)
         for k, (name, source) in enumerate(sources.items(), 1):
             started = time.perf_counter()
             labels = predict_file(segmenter, source, targets[name])

@@ -202,6 +202,10 @@ def test_evaluate_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["generate", "--bank", "BANK", "--out", "NEW", "--workers", "0"], ["--workers", "1"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--device", "tpu"], ["--device", "tpu"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--config", "missing.yaml"], ["missing.yaml", "No such file"]),
+        (
+            ["generate", "--bank", "BANK", "--out", "NEW", *SMALL, "--ray", "127.0.0.1:9"],
+            ["--ray 127.0.0.1:9", "local"],
+        ),
         (["generate", "--bank", "NEW", "--out", "NEW2"], ["NEW", "no such bank", "phantumor prepare"]),
         (["generate", "--bank", "BANK", "--out", "DATA", *SMALL, "--seed", "9"], ["config.seed: 0 -> 9", "--out"]),
         (["generate", "--bank", "BANK"], ["--out"]),

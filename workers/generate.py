@@ -95,23 +95,27 @@ def generate(
         )
     if dry_run:
         return Summary(config.samples, 0, time.monotonic() - started, not remaining)
+    if ray is not None and remaining:
+        from workers.ray_executor import connect
+
+        connect(ray, workers)  # before anything is written: the cluster may not be there
     begin(out, bank, config, plan)
     jobs = [job_for(out, bank, config, shard, device) for shard in plan.remaining(committed_shards(out))]
     if len(jobs) < plan.shards:
         log(f"resuming: {plan.shards - len(jobs)} of {plan.shards} shards are there")
-    made = _follow(_executor(jobs, workers, ray), plan, jobs, out)
+    made = _follow(_executor(jobs, workers, ray is not None), plan, jobs, out)
     with writing_to(out, _RESUME):
         compact(out)
     return Summary(config.samples, made, time.monotonic() - started, True)
 
 
-def _executor(jobs: Sequence[ShardJob], workers: int, ray: str | None) -> Iterator[ShardReport]:
+def _executor(jobs: Sequence[ShardJob], workers: int, ray: bool) -> Iterator[ShardReport]:
     if not jobs:
         return iter(())
-    if ray is not None:
+    if ray:
         from workers.ray_executor import run_ray
 
-        return run_ray(jobs, ray, workers)
+        return run_ray(jobs)
     return run_serial(jobs) if workers == 1 else run_processes(jobs, min(workers, len(jobs)))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,23 @@ _ENVIRONMENT = {
     "RAY_task_oom_retries": "3",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # CPU tasks keep the environment they were given
 }
+_CONNECT_SECONDS = 10
 _GPU_TASKS_PER_GPU = 4  # drawing, measuring and encoding run on the CPU: several tasks share one GPU
 _SHIPPED_WITHOUT = [".git", ".venv", "demo", "runs", "**/*.zarr", "**/*.nii.gz", ".mypy_cache", ".ruff_cache"]
 
 
-def run_ray(jobs: Sequence[ShardJob], address: str, workers: int | None) -> Iterator[ShardReport]:
-    """Make shards on a Ray cluster: `local` starts one here for this run, `auto` or an address joins a running one."""
+def connect(address: str, workers: int | None) -> None:
+    """Join a Ray cluster: `local` starts one here for this run, `auto` or an address joins a running one."""
     _set_environment(address)
     import ray
 
     _connect(ray, address, workers)
+
+
+def run_ray(jobs: Sequence[ShardJob]) -> Iterator[ShardReport]:
+    """Make shards on the cluster that was connected to, then leave it."""
+    import ray
+
     try:
         yield from _run(ray, jobs)
     finally:
@@ -55,14 +63,29 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
     if address == "local":
         ray.init(address="local", num_cpus=workers or os.cpu_count(), include_dashboard=False, **quiet)
         return
+    _check_reachable(address)
     shipped = {"working_dir": str(REPOSITORY), "excludes": _SHIPPED_WITHOUT}
     try:
         ray.init(address=address, runtime_env=shipped, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"--ray {address}: no Ray cluster answers there ({str(error).splitlines()[0]}). "
-            "Start one (`ray up cluster.yaml`, `ray start --head`) or use --ray local"
-        ) from error
+        raise _no_cluster(address, str(error).splitlines()[0]) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries an address where nobody listens for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        except OSError as error:
+            raise _no_cluster(address, error.strerror or str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> InputError:
+    return InputError(
+        f"--ray {address}: no Ray cluster answers there ({reason}). "
+        "Start one (`ray up cluster.yaml`, `ray start --head`) or use --ray local"
+    )
 
 
 def _run(ray: Any, jobs: Sequence[ShardJob]) -> Iterator[ShardReport]:

@@ -15,6 +15,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.volume import write_nifti
 from tests.cases import make_bank, make_case
+from tests.command import run
 
 SMALL = ["--samples", "14", "--patch-shape", "24", "24", "16", "--shard-samples", "5"]
 
@@ -30,14 +31,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main([*train, "--threads", "1"]) == 0
     write_case(home / "ct" / "anna")
     return home
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    capsys.readouterr()
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def write_case(folder: Path, seed: int = 0) -> Path:

@@ -19,9 +19,9 @@ import pytest
 import pipeline.export
 import pipeline.volume
 from pipeline.catalog import Dataset, open_dataset
-from pipeline.cli import main
 from pipeline.errors import InputError, PhantumorError
 from pipeline.export import export
+from tests.command import run
 from tests.damage import edit_json, flip, forge, rewrite_part
 from tests.datasets import make_dataset
 
@@ -337,14 +337,6 @@ def test_it_loads_neither_torch_nor_ray(dataset: Dataset, tmp_path: Path) -> Non
 
 
 # ---- the command ----
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    capsys.readouterr()
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_the_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pytest
 
 import workers.repair
-from pipeline.cli import main
 from pipeline.errors import InputError
 from pipeline.manifest import SCHEMA, part_name, read_part
 from pipeline.shard import FileDigest
+from tests.command import run
 from tests.damage import (
     CONFIG,
     SHARDS,
@@ -408,14 +408,6 @@ def test_repair_says_when_the_bytes_are_others(dataset: Path) -> None:
 
 
 # ---- the command ----
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    capsys.readouterr()
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_the_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from pipeline.config import TrainConfig
+from pipeline.config import TrainConfig, to_yaml
 from pipeline.errors import InputError
 from pipeline.files import replace_file
 from training.network import ClassTable, Shape3, build_network
@@ -144,9 +143,8 @@ def load_state(network: torch.nn.Module, state: dict[str, Any], path: Path) -> N
 
 
 def write_config(run: Path, config: TrainConfig, data: Path) -> None:
-    """`config.yaml`: the resolved settings and the dataset, in the form that `--config` reads."""
-    document = {"data": os.fspath(data), **config.model_dump(mode="json")}
-    replace_file(run / CONFIG, yaml.safe_dump(document, sort_keys=False).encode())
+    """`config.yaml`: the resolved settings in the form that `--config` reads, under the dataset's path as a comment."""
+    replace_file(run / CONFIG, f"# data: {os.fspath(data)!r}\n{to_yaml(config)}".encode())
 
 
 def append_metrics(run: Path, record: dict[str, Any]) -> None:

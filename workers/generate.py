@@ -100,7 +100,7 @@ def generate(
 
         connect(ray, workers)  # before anything is written: the cluster may not be there
     begin(out, bank, config, plan)
-    jobs = [job_for(out, bank, config, shard, device) for shard in plan.remaining(committed_shards(out))]
+    jobs = [job_for(out, bank, config, shard, device) for shard in remaining]
     if len(jobs) < plan.shards:
         log(f"resuming: {plan.shards - len(jobs)} of {plan.shards} shards are there")
     made = _follow(_executor(jobs, workers, ray is not None), plan, jobs, out)
@@ -126,7 +126,7 @@ def _follow(reports: Iterator[ShardReport], plan: Plan, jobs: Sequence[ShardJob]
     made = 0
     try:
         for report in reports:
-            made += report.samples
+            made += report.samples if report.status == "committed" else 0
             progress.advance(report.samples)
     except ShardError as failure:
         raise _explained(failure, out) from failure

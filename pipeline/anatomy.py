@@ -1,11 +1,11 @@
-"""What is measured in a healthy case: vessels, distances, organ statistics, contrast phase, plausibility.
+"""What is measured in a healthy case: vessels, distances, parenchyma, organ statistics, phase, plausibility.
 
 In: CT (HU) and class ids (X, Y, Z) on one isotropic grid. Out: arrays and figures. Pure, no files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import cc3d
 import edt
@@ -15,7 +15,8 @@ from scipy import ndimage
 
 from pipeline.case import Float16Array, Int16Array, OrganStats, UInt8Array
 from pipeline.errors import InputError
-from pipeline.organs import CLASS_NAMES, TUMOR_ORGANS, is_tumor, organ_id
+from pipeline.grid import Slices3
+from pipeline.organs import CLASS_NAMES, HOLLOW, TUMOR_ORGANS, is_tumor, organ_id, tumor_organ
 
 NO_VESSEL_MM = 200.0  # distance where an organ has no vessel: farther than any organ is wide
 
@@ -31,19 +32,17 @@ VESSEL_MIN_CONTRAST_HU = 12.0
 VESSEL_MIN_MM3 = 200.0  # noise above 3 SD forms specks of a few voxels
 EDGE_MM = 2.0  # at the surface, partial volume with bright neighbours would pass for vessels
 
-# Volume in ml. Below the first number an organ is cut off by the scan and unusable, above the second the mask is wrong.
-# Wide on purpose, ours: adults have about 1500 ml of liver, 80 of pancreas and 300 of kidneys, children a fraction.
-VOLUME_LIMITS_ML = {"liver": (100, 6000), "pancreas": (5, 300), "kidney": (20, 1500), "colon": (30, 5000)}
-# Mean HU. Organ medians over a large CT collection of mixed phases are liver 10..162, pancreas -29..146, kidney
-# -40..255 (0.5 to 99.5 %, NVIDIA MAISI); wider here, as fatty livers exist. The colon holds gas and contrast agent.
-MEAN_HU_LIMITS = {"liver": (-20, 250), "pancreas": (-60, 220), "kidney": (-50, 350), "colon": (-800, 600)}
+# The wall of a hollow organ: soft tissue this near its surface. A distended colon's wall has 1-2 mm, a collapsed one's
+# up to 5 mm. Below the range a voxel is part gas or fat, above it holds oral contrast agent; choice.
+WALL_MM = 3.0
+WALL_HU = (-10, 150)
 
 
 def find_vessels(ct: Int16Array, organs: UInt8Array, spacing_mm: float) -> UInt8Array:
     """1 inside contrast-filled vessels of the liver, 0 elsewhere; empty where no vessel is brighter than noise."""
     vessels = np.zeros(organs.shape, np.uint8)
     for organ in VESSEL_ORGANS:
-        for box in _boxes(organs, organ_id(organ)):
+        if box := organ_box(organs, organ):
             vessels[box] |= _bright_components(ct[box], organs[box] == organ_id(organ), spacing_mm)
     return vessels
 
@@ -92,7 +91,7 @@ def vessel_distance_mm(organs: UInt8Array, vessels: UInt8Array, spacing_mm: floa
     """
     distance = np.zeros(organs.shape, np.float16)
     for organ in TUMOR_ORGANS:
-        for box in _boxes(organs, organ_id(organ)):
+        if box := organ_box(organs, organ):
             inside = organs[box] == organ_id(organ)
             own = inside & (vessels[box] > 0)
             mm = np.float32(NO_VESSEL_MM)
@@ -102,17 +101,46 @@ def vessel_distance_mm(organs: UInt8Array, vessels: UInt8Array, spacing_mm: floa
     return distance
 
 
+def tissue_mask(
+    ct: Int16Array, organs: UInt8Array, vessels: UInt8Array, surface_mm: Float16Array, organ: str, spacing_mm: float
+) -> npt.NDArray[np.bool_]:
+    """Where an organ's parenchyma is: its voxels without vessels, of a hollow organ those of the wall, in any crop.
+
+    Wall is what has WALL_HU within WALL_MM (at least one voxel) of the organ's surface.
+    """
+    tissue = (organs == organ_id(organ)) & (vessels == 0)
+    if organ in HOLLOW:
+        tissue &= in_wall(surface_mm, spacing_mm) & _soft(ct)
+    return np.asarray(tissue, np.bool_)
+
+
+def in_wall(surface_mm: Float16Array, spacing_mm: float) -> npt.NDArray[np.bool_]:
+    """Voxels of organs that lie within WALL_MM of the surface, at least the outermost layer."""
+    reach = np.float16(1.001 * max(WALL_MM, spacing_mm))  # float16 mm may lie a hair above
+    return np.asarray((surface_mm > 0) & (surface_mm <= reach), np.bool_)
+
+
+def _soft(ct: Int16Array) -> npt.NDArray[np.bool_]:
+    return np.asarray((ct >= WALL_HU[0]) & (ct <= WALL_HU[1]), np.bool_)
+
+
 def organ_stats(
     ct: Int16Array, organs: UInt8Array, vessels: UInt8Array, surface_mm: Float16Array, spacing_mm: float
 ) -> dict[str, OrganStats]:
-    """Figures of every organ that has a voxel, by name; tumors are not organs."""
+    """Figures of every organ that has a voxel, by name; tumors are not organs.
+
+    HU are those of `tissue_mask`. Where that is empty (a wall thinner than the voxels), those of all soft tissue of the
+    organ, and where there is none, of the whole organ, so that `usable_organs` can refuse a mask that holds only gas.
+    """
     stats = {}
     for class_id, name in CLASS_NAMES.items():
         if class_id == 0 or is_tumor(class_id):
             continue
-        for box in _boxes(organs, class_id):
+        if box := organ_box(organs, name):
             inside = organs[box] == class_id
-            hu = ct[box][inside & (vessels[box] == 0)]
+            tissue = tissue_mask(ct[box], organs[box], vessels[box], surface_mm[box], name, spacing_mm)
+            choices = (tissue, inside & _soft(ct[box]), inside)
+            hu = ct[box][next(choice for choice in choices if choice.any())]
             stats[name] = OrganStats(
                 volume_ml=int(np.count_nonzero(inside)) * spacing_mm**3 / 1000,
                 mean_hu=float(hu.mean()),
@@ -127,7 +155,7 @@ def usable_organs(stats: Mapping[str, OrganStats], case_id: str, allow_implausib
 
     Raises InputError when a volume or mean HU says that a mask is misplaced, or when no organ is usable.
     """
-    usable = [o for o in TUMOR_ORGANS if o in stats and stats[o].volume_ml >= VOLUME_LIMITS_ML[o][0]]
+    usable = [o for o in TUMOR_ORGANS if o in stats and stats[o].volume_ml >= tumor_organ(o).volume_ml[0]]
     if not usable:
         raise InputError(f"{case_id}: empty organ: {_emptiness(stats)}. Check that the masks belong to this CT")
     if not allow_implausible:
@@ -141,13 +169,13 @@ def _emptiness(stats: Mapping[str, OrganStats]) -> str:
         f"{organ}: {stats[organ].volume_ml:.1f} ml" if organ in stats else f"{organ}: 0 voxels"
         for organ in TUMOR_ORGANS
     )
-    needed = (f"{organ} {VOLUME_LIMITS_ML[organ][0]}" for organ in TUMOR_ORGANS)
+    needed = (f"{organ} {tumor_organ(organ).volume_ml[0]}" for organ in TUMOR_ORGANS)
     return f"no organ can take a tumor ({', '.join(found)}; at least one must reach, in ml: {', '.join(needed)})"
 
 
 def _check_plausible(stats: OrganStats, organ: str, case_id: str) -> None:
-    largest = VOLUME_LIMITS_ML[organ][1]
-    low, high = MEAN_HU_LIMITS[organ]
+    largest = tumor_organ(organ).volume_ml[1]
+    low, high = tumor_organ(organ).mean_hu
     if stats.volume_ml > largest:
         problem = f"{organ} has {stats.volume_ml:.0f} ml, more than {largest} ml"
     elif not low <= stats.mean_hu <= high:
@@ -187,10 +215,11 @@ def _distance_mm(labels: UInt8Array, spacing_mm: float) -> npt.NDArray[np.float3
     return np.asarray(edt.edt(labels, anisotropy=(spacing_mm,) * 3, black_border=True), np.float32)
 
 
-def _boxes(labels: UInt8Array, class_id: int) -> Iterator[tuple[slice, slice, slice]]:
-    """The bounding box of a class; nothing when no voxel has it."""
-    inside = labels == class_id
+def organ_box(organs: UInt8Array, organ: str) -> Slices3 | None:
+    """The bounding box of an organ; None when no voxel has it."""
+    inside = organs == organ_id(organ)
     spans = [np.flatnonzero(inside.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
-    if spans[0].size:
-        x, y, z = (slice(int(s[0]), int(s[-1]) + 1) for s in spans)
-        yield x, y, z
+    if not spans[0].size:
+        return None
+    x, y, z = (slice(int(s[0]), int(s[-1]) + 1) for s in spans)
+    return x, y, z

@@ -13,9 +13,9 @@ import mmap
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,12 +34,12 @@ from pipeline.bank_format import (
     INFO,
     TABLE,
     VOLUMES,
-    VOXELS,
     CaseRecord,
     StoredArray,
     arrays_of,
     chunk_file,
     dtype_of,
+    per_organ,
     record_of,
     records_of,
     table_of,
@@ -54,6 +54,7 @@ __all__ = ["Bank", "BankWriter", "CaseRecord", "create_or_open_bank", "next_spli
 
 SPACING_LIMITS_MM = (0.2, 10.0)  # finer than any CT matrix, coarser than any organ needs
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+RECENT_CASES = 16  # that a bank keeps open; their pages are the system's to keep or drop
 RESUME = "Cases that are already in the bank are whole; run the same command again"
 
 
@@ -72,13 +73,30 @@ class Bank:
         return hashlib.sha256(json.dumps([FORMAT_VERSION, self.spacing_mm, cases]).encode()).hexdigest()
 
     def load(self, case_id: str) -> Case:
-        """A case whose arrays are read-only memory maps, shared by all processes that load it."""
+        """A case whose arrays are read-only memory maps, shared by all processes that load it.
+
+        The same object again for a case that is among the last RECENT_CASES, as long as its files are whole.
+        """
         record = self._record(case_id)
-        arrays = {name: self._mapped(record, name, stored) for name, stored in record.arrays.items()}
+        for name, stored in record.arrays.items():
+            self._whole_file(record, name, stored)
+        return self._open(case_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs; open cases hold memory maps, which stay here."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def _open(self) -> Callable[[str], Case]:
+        return lru_cache(RECENT_CASES)(self._open_anew)
+
+    def _open_anew(self, case_id: str) -> Case:
+        record = self._record(case_id)
+        arrays: dict[str, Any] = {name: self._mapped(record, name, stored) for name, stored in record.arrays.items()}
         return Case(
             case_id=case_id,
             **{name: arrays[name] for name in VOLUMES},
-            voxels={organ: arrays[VOXELS + organ] for organ in record.usable_organs},
+            **per_organ(arrays, record.usable_organs),
             stats=record.stats,
             spacing_mm=record.spacing_mm,
             affine=record.affine,
@@ -92,7 +110,7 @@ class Bank:
         record = self._record(case_id)
         for name, stored in record.arrays.items():
             if hashlib.sha256(self._mapped(record, name, stored).data).hexdigest() != stored.sha256:
-                raise InputError(f"{self._file(record, name, stored)}: its bytes changed since. {_DAMAGED}")
+                raise InputError(f"{self._whole_file(record, name, stored)}: its bytes changed since. {_DAMAGED}")
 
     def _record(self, case_id: str) -> CaseRecord:
         if case_id not in self._by_id:
@@ -104,22 +122,27 @@ class Bank:
     def _by_id(self) -> dict[str, CaseRecord]:
         return {record.case_id: record for record in self.records}
 
-    def _file(self, record: CaseRecord, name: str, stored: StoredArray) -> Path:
-        return chunk_file(case_folder(self.path, record.case_id), name, len(stored.shape))
-
     def _mapped(self, record: CaseRecord, name: str, stored: StoredArray) -> npt.NDArray[Any]:
-        file, dtype = self._file(record, name, stored), dtype_of(name)
-        expected = math.prod(stored.shape) * dtype.itemsize
+        file = self._whole_file(record, name, stored)
         try:
             with file.open("rb") as stream:
-                found = os.fstat(stream.fileno()).st_size
-                if found == expected:
-                    # np.memmap does the same several times slower, and cases are loaded for every sample.
-                    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-                    return np.frombuffer(mapped, dtype).reshape(stored.shape)
+                # np.memmap does the same several times slower.
+                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise InputError(f"{file}: cannot be read: {error.strerror}. {_DAMAGED}") from error
-        raise InputError(f"{file}: holds {found:,} bytes instead of {expected:,}. {_DAMAGED}")
+        return np.frombuffer(mapped, dtype_of(name)).reshape(stored.shape)
+
+    def _whole_file(self, record: CaseRecord, name: str, stored: StoredArray) -> Path:
+        """The file of an array, looked at: there, and as long as it was written."""
+        file = chunk_file(case_folder(self.path, record.case_id), name, len(stored.shape))
+        expected = math.prod(stored.shape) * dtype_of(name).itemsize
+        try:
+            found = file.stat().st_size
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read: {error.strerror}. {_DAMAGED}") from error
+        if found != expected:
+            raise InputError(f"{file}: holds {found:,} bytes instead of {expected:,}. {_DAMAGED}")
+        return file
 
 
 _DAMAGED = "The bank is damaged; copy it again, or prepare it again into a new folder"

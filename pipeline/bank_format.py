@@ -2,7 +2,8 @@
 
     BANK/bank.json              format version, spacing, class ids
     BANK/cases.parquet          one row a case, see SCHEMA
-    BANK/cases/<case_id>.zarr   Zarr v3 group of VOLUMES and voxels/<organ>, the flat indices of organs for tumors
+    BANK/cases/<case_id>.zarr   Zarr v3 group of VOLUMES and, for each organ that takes tumors, of PER_ORGAN:
+                                voxels/<organ>, parenchyma/<organ> and, of elongated organs, along/<organ>
 
 Each array is one uncompressed chunk, so its chunk file is the raw C-order array: any Zarr v3 reader opens it, and we
 map it into memory in 0.2 ms, shared by all processes of a machine.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -23,11 +25,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.case import Case, FloatArray, OrganStats
+from pipeline.case import Case, FloatArray, OrganStats, organ_shapes
 from pipeline.errors import InputError
 
 FORMAT = "phantumor-bank"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INFO, TABLE, CASES = "bank.json", "cases.parquet", "cases"
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # names files: no separators, no hidden or parent folders
 VOLUMES: dict[str, npt.DTypeLike] = {
@@ -36,9 +38,10 @@ VOLUMES: dict[str, npt.DTypeLike] = {
     "vessels": "u1",
     "surface_distance_mm": "<f2",
     "vessel_distance_mm": "<f2",
+    "noise": "i1",
 }
-VOXELS, VOXELS_DTYPE = "voxels/", "<i4"
-_ZARR_TYPES = {"i2": "int16", "u1": "uint8", "f2": "float16", "i4": "int32"}
+PER_ORGAN: dict[str, npt.DTypeLike] = {"voxels": "<i4", "parenchyma": "<i2", "along": "u1"}
+_ZARR_TYPES = {"i1": "int8", "i2": "int16", "u1": "uint8", "f2": "float16", "i4": "int32"}
 
 SCHEMA = pa.schema(
     [
@@ -131,11 +134,17 @@ def records_of(table: pa.Table, where: str) -> tuple[CaseRecord, ...]:
         # The id becomes a path, so a forged one could lead out of the bank.
         if not CASE_ID.fullmatch(record.case_id):
             raise InputError(f"{where}: damaged: {record.case_id!r} is no case id; prepare the bank again")
-        expected = dict.fromkeys(VOLUMES, record.shape)
-        found = {name: stored.shape for name, stored in record.arrays.items() if not name.startswith(VOXELS)}
-        if found != expected or {VOXELS + organ for organ in record.usable_organs} != set(record.arrays) - set(VOLUMES):
+        if {name: stored.shape for name, stored in record.arrays.items()} != _shapes(record):
             raise InputError(f"{where}: damaged: the arrays of {record.case_id!r} do not fit; prepare the bank again")
     return records
+
+
+def _shapes(record: CaseRecord) -> dict[str, tuple[int, ...]]:
+    """The arrays that a case must have, by name; how many voxels an organ has is for `voxels` to say."""
+    stored = {o: record.arrays.get(f"voxels/{o}") for o in record.usable_organs}
+    counts = {o: math.prod(array.shape) if array else 0 for o, array in stored.items()}
+    per_organ = organ_shapes(counts, record.shape, record.spacing_mm)
+    return dict.fromkeys(VOLUMES, record.shape) | {f"{name}/{o}": shape for (name, o), shape in per_organ.items()}
 
 
 def _row(record: CaseRecord) -> dict[str, Any]:
@@ -170,12 +179,21 @@ def _record(row: dict[str, Any]) -> CaseRecord:
 def arrays_of(case: Case) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a case by their names in the Zarr group, little-endian and in C order."""
     arrays = {name: np.ascontiguousarray(getattr(case, name), dtype) for name, dtype in VOLUMES.items()}
-    return arrays | {VOXELS + o: np.ascontiguousarray(v, VOXELS_DTYPE) for o, v in case.voxels.items()}
+    return arrays | {
+        f"{name}/{organ}": np.ascontiguousarray(array, dtype)
+        for name, dtype in PER_ORGAN.items()
+        for organ, array in getattr(case, name).items()
+    }
+
+
+def per_organ(arrays: Mapping[str, npt.NDArray[Any]], organs: Sequence[str]) -> dict[str, Any]:
+    """The arrays that a case has per organ, as `Case` takes them, from all arrays by their names in the Zarr group."""
+    return {name: {o: arrays[f"{name}/{o}"] for o in organs if f"{name}/{o}" in arrays} for name in PER_ORGAN}
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
     """The type of a stored array."""
-    return np.dtype(VOXELS_DTYPE if name.startswith(VOXELS) else VOLUMES[name])
+    return np.dtype((VOLUMES | PER_ORGAN)[name.partition("/")[0]])
 
 
 def chunk_file(group: Path, name: str, ndim: int) -> Path:
@@ -190,7 +208,7 @@ def write_group(
 
     By hand, as Zarr libraries leave out chunks that hold only the fill value, which then cannot be mapped into memory.
     """
-    for folder in (group, group / VOXELS):
+    for folder in dict.fromkeys([group, *((group / name).parent for name in arrays)]):
         folder.mkdir()
         about = attributes if folder == group else {}
         _write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": about})

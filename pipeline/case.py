@@ -1,7 +1,7 @@
 """One patient's healthy CT on an isotropic grid, with organs and the maps that tumor placement needs.
 
 In: a CT and an organ label array that already share one isotropic grid. Out: a `Case`. Pure, no files.
-What is measured, and by which rules, is in `pipeline.anatomy`.
+What is measured, and by which rules, is in `pipeline.anatomy`, `pipeline.tissue` and `pipeline.course`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.organs import CLASS_NAMES, organ_id
+from pipeline.organs import CLASS_NAMES, ELONGATED, organ_id
 
 AIR_HU = -1000
 HU_RANGE = (-1024, 3071)  # what 12-bit CT stores; padding values outside it are clipped to it
 
+PARENCHYMA_GRID_MM = 4.0  # parenchyma is averaged over 8 mm, so that points 4 mm apart hold all of it
+
+Int8Array = npt.NDArray[np.int8]
 Int16Array = npt.NDArray[np.int16]
 UInt8Array = npt.NDArray[np.uint8]
 Float16Array = npt.NDArray[np.float16]
@@ -25,7 +28,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OrganStats:
-    """What was measured of one organ in a case. HU figures leave vessels out."""
+    """What was measured of one organ in a case. HU leave vessels out; those of hollow organs are of the wall."""
 
     volume_ml: float
     mean_hu: float
@@ -43,7 +46,10 @@ class Case:
     vessels: UInt8Array  # 1 inside vessels of the tumor organs
     surface_distance_mm: Float16Array  # to the nearest voxel outside the voxel's own organ; 0 outside organs
     vessel_distance_mm: Float16Array  # to the nearest vessel voxel, for organ voxels; 0 elsewhere
+    noise: Int8Array  # HU, what the CT differs by from the mean of the same tissue around; see pipeline.tissue
     voxels: Mapping[str, npt.NDArray[np.int32]]  # flat C-order indices of each tumor organ's voxels
+    parenchyma: Mapping[str, Int16Array]  # HU of each tumor organ's tissue on a coarse grid, see parenchyma_shape
+    along: Mapping[str, UInt8Array]  # of elongated organs, parallel to `voxels`; see pipeline.course
     stats: Mapping[str, OrganStats]  # by organ
     spacing_mm: float
     affine: FloatArray  # (4, 4), voxel index to RAS mm
@@ -53,9 +59,33 @@ class Case:
 
     def __post_init__(self) -> None:
         shape = self.ct.shape
-        for name in ("organs", "vessels", "surface_distance_mm", "vessel_distance_mm"):
+        for name in ("organs", "vessels", "surface_distance_mm", "vessel_distance_mm", "noise"):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{self.case_id}: {name} has shape {getattr(self, name).shape}, ct has {shape}")
+        expected = organ_shapes({o: v.shape[0] for o, v in self.voxels.items()}, shape, self.spacing_mm)
+        found = {(n, o): a.shape for n in ("voxels", "parenchyma", "along") for o, a in getattr(self, n).items()}
+        if found != expected:
+            raise ValueError(f"{self.case_id}: the arrays of its organs have shapes {found}, not {expected}")
+
+
+def parenchyma_cell(spacing_mm: float) -> int:
+    """Voxels from one point of a parenchyma grid to the next, about 4 mm; point g lies at voxel g * cell."""
+    return max(1, round(PARENCHYMA_GRID_MM / spacing_mm))
+
+
+def parenchyma_shape(shape: tuple[int, ...], spacing_mm: float) -> tuple[int, int, int]:
+    """Points (X, Y, Z) of the parenchyma grid of a volume of `shape` voxels: every voxel lies between two points."""
+    x, y, z = ((n - 1) // parenchyma_cell(spacing_mm) + 2 for n in shape)
+    return x, y, z
+
+
+def organ_shapes(
+    voxels: Mapping[str, int], shape: tuple[int, ...], spacing_mm: float
+) -> dict[tuple[str, str], tuple[int, ...]]:
+    """The shape of every array that a case has per organ, by (array, organ), from the organs' numbers of voxels."""
+    shapes: dict[tuple[str, str], tuple[int, ...]] = {("voxels", organ): (n,) for organ, n in voxels.items()}
+    shapes |= {("parenchyma", organ): parenchyma_shape(shape, spacing_mm) for organ in voxels}
+    return shapes | {("along", organ): (n,) for organ, n in voxels.items() if organ in ELONGATED}
 
 
 def build_case(
@@ -74,7 +104,7 @@ def build_case(
     `affine` (4, 4) must have columns of length `spacing_mm`. Tumor organs that the scan cuts off stay in `organs` and
     `stats` but not in `voxels`. Raises InputError when a mask is implausible or no organ can take a tumor.
     """
-    from pipeline import anatomy  # scipy, edt and cc3d: whoever only reads a bank needs none of them
+    from pipeline import anatomy, course, tissue  # scipy, edt, cc3d: whoever only reads a bank needs none of them
 
     ct, organs = np.ascontiguousarray(ct), np.ascontiguousarray(organs)
     _check_arrays(case_id, ct, organs, affine, spacing_mm)
@@ -82,6 +112,7 @@ def build_case(
     surface = anatomy.surface_distance_mm(organs, spacing_mm)
     stats = anatomy.organ_stats(ct, organs, vessels, surface, spacing_mm)
     usable = anatomy.usable_organs(stats, case_id, allow_implausible)
+    voxels = {organ: np.flatnonzero(organs == organ_id(organ)).astype(np.int32) for organ in usable}
     return Case(
         case_id=case_id,
         ct=ct,
@@ -89,7 +120,10 @@ def build_case(
         vessels=vessels,
         surface_distance_mm=surface,
         vessel_distance_mm=anatomy.vessel_distance_mm(organs, vessels, spacing_mm),
-        voxels={organ: np.flatnonzero(organs == organ_id(organ)).astype(np.int32) for organ in usable},
+        noise=tissue.donor_noise(ct, organs, vessels, surface, spacing_mm),
+        voxels=voxels,
+        parenchyma={o: tissue.parenchyma(ct, organs, vessels, surface, o, stats[o], spacing_mm) for o in usable},
+        along={o: course.along(voxels[o], organs.shape, spacing_mm) for o in usable if o in ELONGATED},
         stats=stats,
         spacing_mm=spacing_mm,
         affine=affine,

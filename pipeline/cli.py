@@ -141,10 +141,17 @@ def preview(
     kind: str | None = None,
     diameter_mm: float | None = None,
     seed: int = 0,
+    case: str | None = None,
+    engine: Literal["ellipsoid", "growth"] | None = None,
+    presets: Literal["clinical", "seed-paper"] = "clinical",
+    series: Annotated[int, Parameter(validator=Number(gte=1, lte=64))] = 1,
+    interval_days: Annotated[float, Parameter(validator=Number(gt=0))] = 90.0,
+    without: tuple[str, ...] = (),
 ) -> None:
     """Look at one synthetic tumor: before, after, label, as a picture or as NIfTI volumes.
 
-    Example: phantumor preview bank --out tumor.png --kind hcc --diameter-mm 25
+    Examples: phantumor preview bank --out tumor.png --kind hcc --diameter-mm 25
+    phantumor preview bank --out growth.png --kind metastasis --diameter-mm 30 --series 5
 
     Parameters
     ----------
@@ -155,19 +162,57 @@ def preview(
     organ
         Organ to put the tumor into.
     kind
-        Tumor kind, such as metastasis; default: by the presets' weights.
+        Tumor kind, such as metastasis, or look-alike, such as focal_fat; default: by the presets' weights.
     diameter_mm
         Volume-equivalent diameter; default: drawn.
     seed
         Another seed, another tumor.
+    case
+        Case of the bank; default: drawn.
+    engine
+        How solid tumors get their form; default: ellipsoid, or growth for a series.
+    presets
+        Set of kinds: clinical, or seed-paper (Hu et al. 2023, liver only).
+    series
+        Show one lesion at this many times, the last one at its diameter; NIfTI as FILE_day000 and so on.
+    interval_days
+        With --series: days from one time to the next.
+    without
+        Steps or parts of them to leave out, such as mass_effect or rim.
     """
+    from pipeline.preview import Wish
     from pipeline.preview import preview as run
 
     if diameter_mm is not None and not 0 < diameter_mm < 500:
         raise InputError(f"--diameter-mm {diameter_mm:g}: a tumor's diameter lies between 0 and 500 mm")
     if not 0 <= seed < 2**32:
         raise InputError(f"--seed {seed}: must be 0 or more and below 2^32")
-    for path in run(bank, out, organ, kind, diameter_mm, seed):
+    wish = Wish(organ, kind, diameter_mm, seed, case, engine, presets, series, interval_days, without)
+    files, times = run(bank, out, wish)
+    for line in (*times, *files):
+        print(line)
+
+
+@app.command
+def gallery(*, out: Path, bank: Path | None = None, seed: int = 0) -> None:
+    """A page of pictures: every tumor kind and look-alike by contrast phase, and every part on and off. Minutes.
+
+    Example: phantumor gallery --out look
+
+    Parameters
+    ----------
+    out
+        Folder for gallery.md and gallery/*.png.
+    bank
+        Made by `phantumor prepare`; or a new folder to keep the built-in phantoms in, which are shown without it.
+    seed
+        Another seed, other tumors.
+    """
+    from pipeline.gallery import gallery as run
+
+    if not 0 <= seed < 2**31:
+        raise InputError(f"--seed {seed}: must be 0 or more and below 2^31")
+    for path in run(out, bank, seed, _say):
         print(path)
 
 
@@ -480,6 +525,52 @@ def evaluate(
         result = evaluate_run(run, data, out, split=split, labels=labels, healthy=healthy, limit=limit, log=_say)
     else:
         raise InputError("evaluate takes either --run and --data, or --truth and --predictions")
+    if json:
+        _print_json(result)
+    else:
+        print("\n".join(describe(result, out)))
+
+
+@app.command
+def realism(
+    dataset: Path,
+    *,
+    real: Path,
+    out: Path,
+    labels: str | None = None,
+    organ: str = "liver",
+    statistics: Path | None = None,
+    limit: Annotated[int, Parameter(validator=Number(gte=1))] = 200,
+    json: bool = False,
+) -> None:
+    """How far synthetic lesions are from real ones, beside healthy tissue from healthy tissue; with a report.
+
+    Example: phantumor realism data --real real_cases/ --labels lits --out realism
+
+    Parameters
+    ----------
+    dataset
+        Made by `phantumor generate`; with its bank, whose healthy tissue is the floor of the comparison.
+    real
+        A real case with lesion masks, or a folder of them.
+    out
+        Folder for report.html and realism.json.
+    labels
+        Label map of the real masks (lits, totalsegmentator, name=value,...); default: masks named after organs.
+    organ
+        Organ whose lesions are compared.
+    statistics
+        Folder with published lesion sizes: uls23_lesions.csv, kits19_components.csv.
+    limit
+        Read at most this many samples, spread over the dataset.
+    json
+        Print the figures as JSON.
+    """
+    _ours("training")
+    from training.realism import describe
+    from training.realism import realism as run
+
+    result = run(dataset, real, out, labels=labels, organ=organ, statistics=statistics, limit=limit, log=_say)
     if json:
         _print_json(result)
     else:

@@ -16,7 +16,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from pipeline.errors import InputError
-from pipeline.organs import TUMOR_ORGANS
+from pipeline.organs import HOLLOW, TUMOR_ORGANS
+from pipeline.steps import switched_off
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -98,6 +99,15 @@ else:  # one field an organ, so that each is a flag: --tumors.liver.diameter-mm 
     )
 
 
+class SeriesSettings(Settings):
+    """Several samples that show the same lesions at different times; needs `engine: growth`."""
+
+    points: Annotated[int, Field(ge=1, le=64)] = 1
+    """Time points of one lesion: samples 0 to points - 1 are the first series, and so on."""
+    interval_days: Annotated[float, Field(gt=0)] = 90.0
+    """Days between two time points."""
+
+
 class SplitShare(Settings):
     """Share of the samples from the cases of each split; a split without cases leaves its share to the others."""
 
@@ -133,10 +143,35 @@ class GenerateConfig(Settings):
     """Share of samples at an organ that get no tumor."""
     body_share: Share = 0.1
     """Share of samples from anywhere in the body, without tumors."""
+    distractor_share: Share = 0.0
+    """Share of the samples at an organ with benign look-alikes that are labelled as organ or background."""
     split_share: SplitShare = SplitShare()
+    presets: Literal["clinical", "seed-paper"] = "clinical"
+    """clinical: the kinds of every organ; seed-paper: the training distributions of Hu et al. 2023, liver only."""
+    engine: Literal["ellipsoid", "growth"] = "ellipsoid"
+    """How solid tumors get their form: deformed ellipsoids, or simulated growth. Colon tumors grow along the wall."""
+    series: SeriesSettings = SeriesSettings()
+    without: tuple[str, ...] = ()
+    """Steps or parts of them to leave out, for ablations: location, shape, texture, effects, mass_effect, rim, ..."""
     store: Literal["full"] = "full"
     """How samples are kept: `full` keeps all pixels."""
     tumors: Tumors = Tumors()
+
+    @model_validator(mode="after")
+    def _generator_makes_sense(self) -> Self:
+        try:
+            switched_off(self.without)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if self.series.points > 1 and self.engine != "growth":
+            raise ValueError("series.points is more than 1: only engine growth makes time series; add --engine growth")
+        hollow = [organ for organ in self.organs if organ in HOLLOW]
+        if self.series.points > 1 and hollow:
+            raise ValueError(
+                f"series.points is more than 1: there are no time series of {', '.join(hollow)} tumors, "
+                "which grow along a wall; leave the organ out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _organs_take_tumors(self) -> Self:

@@ -29,6 +29,7 @@ View = Literal["axial", "coronal", "sagittal"]
 Spacing = float | Sequence[float]  # mm, one for all axes or one each for X, Y, Z
 CTArray = npt.NDArray[np.integer[Any]]  # HU
 LabelArray = npt.NDArray[np.integer[Any]]  # class ids of pipeline.organs
+MaskArray = npt.NDArray[np.bool_]
 
 WINDOW_HU = (-160.0, 240.0)  # abdominal soft tissue: level 40, width 400
 _PLANES: dict[View, tuple[int, int]] = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}  # across, up
@@ -42,8 +43,12 @@ _LETTERS: dict[View, tuple[str, str]] = {
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"
 _ORGAN_COLOURS = ("#56B4E9", "#009E73", "#FFFFFF", _BLUE)
 _TUMOR_COLOURS = (_VERMILLION, "#E69F00", "#CC79A7", "#F0E442")
+_MARK_COLOUR = "#F0E442"
 _LINES = ("solid", "dashed", "dotted", "dashdot")
 _PANEL_INCHES = 3.0
+_SMALL_INCHES = 1.5
+_GREYS = 41  # of small pictures
+_LINE_WIDTH = 0.7  # points
 _DPI = 150
 
 
@@ -55,6 +60,8 @@ class Panel:
     ct: CTArray
     label: LabelArray | None = None
     view: View = "axial"
+    mark: MaskArray | None = None  # outlined as well: what no label tells
+    filled: bool = True  # tumors; False leaves their edge and texture as they are
 
     def __post_init__(self) -> None:
         if self.ct.ndim != 2 or (self.label is not None and self.label.shape != self.ct.shape):
@@ -87,26 +94,61 @@ def panels(
     window: tuple[float, float] = WINDOW_HU,
 ) -> Figure:
     """Panels side by side at one scale, with a legend of the classes they show and a scale bar."""
-    return _sheet([columns], title, spacing_mm, window)
+    return sheet([columns], title, spacing_mm, window)
 
 
 def before_after_figure(
-    before: CTArray, after: CTArray, label: LabelArray, spacing_mm: Spacing, title: str = ""
+    before: CTArray,
+    after: CTArray,
+    label: LabelArray,
+    spacing_mm: Spacing,
+    title: str = "",
+    shown: MaskArray | None = None,
 ) -> Figure:
-    """Healthy, with tumor, and labelled, in the axial and the coronal slice with most tumor. Arrays `(X, Y, Z)`."""
-    rows = [_before_after_row(before, after, label, view) for view in ("axial", "coronal")]
-    return _sheet(rows, title, spacing_mm, WINDOW_HU)
+    """Healthy, with tumor, and outlined, in the axial, coronal and sagittal slice with most tumor. Arrays `(X, Y, Z)`.
+
+    `shown`: voxels of a look-alike, which the label does not tell; outlined where they are no tumor.
+    """
+    tumor = np.isin(label, [i for i in np.unique(label) if is_tumor(int(i))])
+    mark = None if shown is None or not (shown & ~tumor).any() else shown
+    rows = [before_after_row(before, after, label, view, mark) for view in _CUT_AXIS]
+    return sheet(rows, title, spacing_mm, WINDOW_HU)
 
 
-def _before_after_row(before: CTArray, after: CTArray, label: LabelArray, view: View) -> list[Panel]:
+def before_after_row(
+    before: CTArray, after: CTArray, label: LabelArray, view: View, mark: MaskArray | None = None
+) -> list[Panel]:
+    """Healthy, with tumor, and outlined, in the slice of a view with most tumor."""
     axis = _CUT_AXIS[view]
-    cut = largest_cross_section(label, axis)
+    if mark is None:
+        cut = largest_cross_section(label, axis)
+    else:
+        cut = int(mark.sum(axis=tuple(a for a in range(3) if a != axis)).argmax())
     healthy, tumor, classes = (np.take(array, cut, axis) for array in (before, after, label))
+    marked = None if mark is None else np.take(mark, cut, axis)
     return [
         Panel(f"healthy, {view}", healthy, None, view),
-        Panel("with tumor", tumor, None, view),
-        Panel("label", tumor, classes, view),
+        Panel("with tumor" if mark is None else "with look-alike", tumor, None, view),
+        Panel("label" if mark is None else "label, look-alike dotted", tumor, classes, view, marked, filled=False),
     ]
+
+
+def series_figure(
+    times: Sequence[tuple[str, CTArray, LabelArray]],
+    center_vox: Sequence[int],
+    spacing_mm: Spacing,
+    title: str = "",
+    columns: int = 6,
+) -> Figure:
+    """One lesion at several times, in the axial slice through its centre: the image, below it the same outlined.
+
+    `times`: caption, CT and class ids `(X, Y, Z)`, all of one grid.
+    """
+    z = center_vox[2]
+    images = [Panel(caption, ct[:, :, z]) for caption, ct, _ in times]
+    outlined = [Panel("", ct[:, :, z], label[:, :, z], filled=False) for _, ct, label in times]
+    rows = [row[start : start + columns] for start in range(0, len(times), columns) for row in (images, outlined)]
+    return sheet(rows, title, spacing_mm, WINDOW_HU, inches=2.2)
 
 
 def overview_figure(ct: CTArray, organs: LabelArray, spacing_mm: Spacing, title: str = "") -> Figure:
@@ -119,7 +161,7 @@ def overview_figure(ct: CTArray, organs: LabelArray, spacing_mm: Spacing, title:
         area = np.count_nonzero(organs, axis=tuple(a for a in range(3) if a != axis))
         cut = int(area.argmax()) if area.any() else ct.shape[axis] // 2
         columns.append(Panel(view, np.take(ct, cut, axis), np.take(organs, cut, axis), view))
-    return _sheet([columns], title, spacing_mm, WINDOW_HU)
+    return sheet([columns], title, spacing_mm, WINDOW_HU)
 
 
 def grid_figure(
@@ -132,7 +174,7 @@ def grid_figure(
     """A contact sheet of axial slices: caption, CT and class ids or None `(X, Y)`; scale bar with spacing only."""
     cells = [Panel(*image) for image in images]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    return _sheet(rows, title, spacing_mm, WINDOW_HU, inches=1.9)
+    return sheet(rows, title, spacing_mm, WINDOW_HU, inches=1.9)
 
 
 def histogram_figure(
@@ -180,6 +222,29 @@ def save_png(figure: Figure, path: Path, dpi: int = _DPI) -> Path:
     return path
 
 
+def save_small_png(figure: Figure, path: Path, dpi: int = _DPI) -> Path:
+    """Write the figure as PNG of a few colours, for pages in a repository; a fraction of the size. Returns the path."""
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(io.BytesIO(png_bytes(figure, dpi))).convert("RGB"))
+    colours, which = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    palette = _palette()
+    distance = ((colours[:, None].astype(int) - palette) ** 2).sum(axis=-1)
+    picture = Image.fromarray(distance.argmin(axis=-1).astype(np.uint8)[which].reshape(pixels.shape[:2]))
+    picture.putpalette(palette.astype(np.uint8).tobytes())  # makes it a picture of mode P
+    picture.save(path, format="PNG", optimize=True)
+    return path
+
+
+def _palette() -> npt.NDArray[np.int_]:
+    """Greys in steps of 10 HU, the colours of classes and marks, and these halfway to grey, of smoothed lines."""
+    from PIL import ImageColor
+
+    greys = np.rint(np.linspace(0, 255, _GREYS)).astype(int)
+    lines = np.array([ImageColor.getrgb(c)[:3] for c in (*_TUMOR_COLOURS, *_ORGAN_COLOURS, _MARK_COLOUR)])
+    return np.concatenate([np.repeat(greys[:, None], 3, axis=1), lines, (lines + 128) // 2])
+
+
 def class_style(class_id: int) -> tuple[str, str]:
     """Colour and line style of a class: four warm colours for tumors, four cool ones for organs, by turns of lines."""
     rank = (class_id - 1) // 2
@@ -187,14 +252,14 @@ def class_style(class_id: int) -> tuple[str, str]:
     return colours[rank % len(colours)], _LINES[rank // len(colours) % len(_LINES)]
 
 
-def _sheet(
+def sheet(
     rows: Sequence[Sequence[Panel]],
     title: str,
     spacing_mm: Spacing | None,
-    window: tuple[float, float],
+    window: tuple[float, float] = WINDOW_HU,
     inches: float = _PANEL_INCHES,
 ) -> Figure:
-    """Rows of panels at one scale; the first row decides the widths of the columns."""
+    """Rows of panels at one scale; the first row decides the widths of the columns. Small panels get small letters."""
     from matplotlib.figure import Figure
 
     if not rows or not rows[0]:
@@ -202,17 +267,18 @@ def _sheet(
     spacing = np.broadcast_to(np.asarray(1.0 if spacing_mm is None else spacing_mm, np.float64), 3)
     sizes = [[_size_mm(panel, spacing) for panel in row] for row in rows]
     widths, heights = [width for width, _ in sizes[0]], [max(height for _, height in row) for row in sizes]
-    scale = inches / max(widths)
+    scale, points = inches / max(widths), 8.5 if inches > _SMALL_INCHES else 6.0
     legend = _legend_handles([panel.label for row in rows for panel in row])
-    extra = 0.22 * len(rows) + (0.3 if title else 0) + (0.2 * math.ceil(len(legend) / 6) + 0.12 if legend else 0)
+    lines = sum(1 + max(panel.title.count("\n") for panel in row) for row in rows)
+    extra = 0.026 * points * lines + (0.3 if title else 0) + (0.2 * math.ceil(len(legend) / 6) + 0.12 if legend else 0)
     figure = Figure(figsize=(scale * sum(widths) + 0.15, scale * sum(heights) + extra), layout="constrained")
     grid = figure.add_gridspec(len(rows), len(widths), width_ratios=widths, height_ratios=heights)
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
             axes = figure.add_subplot(grid[i, j])
-            _draw(axes, panel, sizes[i][j], window)
+            _draw(axes, panel, sizes[i][j], window, points)
             if j == 0 and spacing_mm is not None:
-                _scale_bar(axes, sizes[i][j])
+                _scale_bar(axes, sizes[i][j], points)
     if title:
         figure.suptitle(title, fontsize=10)
     if legend:
@@ -227,30 +293,45 @@ def _size_mm(panel: Panel, spacing: npt.NDArray[np.float64]) -> tuple[float, flo
     return panel.ct.shape[0] * float(spacing[across]), panel.ct.shape[1] * float(spacing[up])
 
 
-def _draw(axes: Axes, panel: Panel, size: tuple[float, float], window: tuple[float, float]) -> None:
+def _draw(axes: Axes, panel: Panel, size: tuple[float, float], window: tuple[float, float], points: float) -> None:
     low, high = window
     extent = (0.0, size[0], size[1], 0.0)
     axes.imshow(to_display(panel.ct), cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="nearest")
     if panel.label is not None:
-        _overlay(axes, to_display(panel.label), extent)
-    axes.set_title(panel.title, fontsize=8.5, pad=3)
+        _overlay(axes, to_display(panel.label), extent, panel.filled)
+    if panel.mark is not None and panel.mark.any():
+        _outline(axes, to_display(panel.mark), extent, _MARK_COLOUR, "dotted")
+    axes.set_title(panel.title, fontsize=points, pad=3)
     axes.set_axis_off()
     left, top = _LETTERS[panel.view]
-    _mark(axes, left, (0.015, 0.5), "left", "center")
-    _mark(axes, top, (0.5, 0.985), "center", "top")
+    _mark(axes, left, (0.015, 0.5), "left", "center", points)
+    _mark(axes, top, (0.5, 0.985), "center", "top", points)
 
 
-def _overlay(axes: Axes, label: LabelArray, extent: tuple[float, float, float, float]) -> None:
+def _overlay(axes: Axes, label: LabelArray, extent: tuple[float, float, float, float], filled: bool) -> None:
     """Outlines, and for tumors a translucent fill that leaves their texture visible."""
-    rows, columns = label.shape
-    x = (np.arange(columns + 2) - 0.5) * extent[1] / columns  # one voxel beyond each edge, so that outlines close
-    y = (np.arange(rows + 2) - 0.5) * extent[2] / rows
     for class_id in _classes(label):
         colour, line = class_style(class_id)
-        mask = np.pad(label == class_id, 1).astype(np.float32)
-        if is_tumor(class_id):
-            axes.contourf(x, y, mask, levels=[0.5, 2.0], colors=[colour], alpha=0.3)
-        axes.contour(x, y, mask, levels=[0.5], colors=[colour], linewidths=0.9, linestyles=[line])
+        _outline(axes, label == class_id, extent, colour, line, fill=filled and is_tumor(class_id))
+
+
+def _outline(
+    axes: Axes,
+    mask: MaskArray,
+    extent: tuple[float, float, float, float],
+    colour: str,
+    line: str,
+    *,
+    fill: bool = False,
+) -> None:
+    """Thin enough to see the edge below it."""
+    rows, columns = mask.shape
+    x = (np.arange(columns + 2) - 0.5) * extent[1] / columns  # one voxel beyond each edge, so that outlines close
+    y = (np.arange(rows + 2) - 0.5) * extent[2] / rows
+    values = np.pad(mask, 1).astype(np.float32)
+    if fill:
+        axes.contourf(x, y, values, levels=[0.5, 2.0], colors=[colour], alpha=0.3)
+    axes.contour(x, y, values, levels=[0.5], colors=[colour], linewidths=_LINE_WIDTH, linestyles=[line])
     axes.set_xlim(extent[0], extent[1])
     axes.set_ylim(extent[2], extent[3])
 
@@ -274,17 +355,18 @@ def _legend_handles(labels: Sequence[LabelArray | None]) -> list[Artist]:
     return handles
 
 
-def _scale_bar(axes: Axes, size: tuple[float, float]) -> None:
+def _scale_bar(axes: Axes, size: tuple[float, float], points: float) -> None:
     """A round length of up to a third of the picture's width, in its lower left corner."""
     length = max(n for n in (0.1, 1, 2, 5, 10, 20, 50, 100, 200) if n <= max(size[0] / 3, 0.1))
     left, y = 0.04 * size[0], 0.95 * size[1]
     axes.plot([left, left + length], [y, y], color="white", linewidth=2.0, solid_capstyle="butt", path_effects=_halo())
-    _mark(axes, f"{length:g} mm", (left + length / 2, y - 0.015 * size[1]), "center", "bottom", in_mm=True)
+    _mark(axes, f"{length:g} mm", (left, y - 0.02 * size[1]), "left", "bottom", points, in_mm=True)
 
 
-def _mark(axes: Axes, text: str, at: tuple[float, float], ha: str, va: str, in_mm: bool = False) -> None:
+def _mark(axes: Axes, text: str, at: tuple[float, float], ha: str, va: str, points: float, in_mm: bool = False) -> None:
     where = axes.transData if in_mm else axes.transAxes
-    axes.text(*at, text, transform=where, ha=ha, va=va, color="white", fontsize=7, path_effects=_halo())
+    size = 0.8 * points
+    axes.text(*at, text, transform=where, ha=ha, va=va, color="white", fontsize=size, path_effects=_halo())
 
 
 def _halo() -> list[Any]:

@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.files import create_file
 from pipeline.shard import DTYPES, FileDigest, object_path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _PART_KEY = b"phantumor.part"
 _PARTS_KEY = b"phantumor.parts"
 _VERSION_KEY = b"phantumor.manifest_version"
@@ -68,12 +68,15 @@ SCHEMA = pa.schema(
         ("image_range", _RANGE),  # byte offset and length of the encoded chunk in the shard object
         ("label_range", _RANGE),
         ("annotated_classes", pa.list_(pa.uint8())),
+        ("series_id", pa.int64()),  # samples of one series show the same lesions; null without series
+        ("time_days", pa.float64()),  # of the sample in its series
         ("generator", pa.string()),  # version that made it
         ("spec", pa.string()),  # SampleSpec as JSON, exact
         ("tumors", pa.list_(TUMOR_TYPE)),
     ],
     metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()},
 )
+OPTIONAL = frozenset({"series_id", "time_days"})  # columns that rows may have no value in
 _OBJECTS = tuple(object_path(name) for name in DTYPES)
 _ATTEMPT = re.compile(r"[0-9a-f]{8,32}")
 SHARD_FOLDER = re.compile(rf"\d{{6,}}-{_ATTEMPT.pattern}\.zarr")

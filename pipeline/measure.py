@@ -10,9 +10,10 @@ import edt
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.anatomy import NO_VESSEL_MM, tissue_mask
 from pipeline.case import Case
 from pipeline.grid import crop, index3, shifted_affine, slices3
-from pipeline.organs import organ_id, tumor_id
+from pipeline.organs import HOLLOW, organ_id, tumor_id
 
 if TYPE_CHECKING:
     from pipeline.spec import SampleSpec
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 
 # Parenchyma is measured in this shell around a tumor: beyond its soft edge, still beside it.
 SHELL_MM = (2.0, 10.0)
-_LARGE_BOX = 24**3  # voxels
-_SHELL_GRID_MM = 2.5
+_SHELL_VOXELS = 20**3  # of a larger box, a coarser grid tells the mean as well, at a fraction of the cost
 _SURFACE_VOXELS = 2.2  # leaves two layers of voxels out
 
 
@@ -39,21 +39,15 @@ def recist(mask: npt.NDArray[np.bool_], spacing_mm: float) -> Recist:
     Long: the largest distance between two voxels of one axial slice, plus one voxel for their extent. Short: the width
     of that slice perpendicular to it, measured the same way.
     """
-    best = (0.0, 0.0)
-    # Of each slice's bounding rectangle: no distance in the slice is longer. Empty slices come last, as -1.
-    diagonals = np.where(mask.any(axis=(0, 1)), np.hypot(_extent(mask, 0), _extent(mask, 1)), -1)
-    for z in np.argsort(-diagonals, kind="stable"):
-        if diagonals[z] <= best[0]:
+    by_slice = np.ascontiguousarray(mask.transpose(2, 0, 1))
+    slices = [_row_ends(by_slice[z]) for z in np.flatnonzero(by_slice.reshape(len(by_slice), -1).any(axis=1))]
+    bounds = np.array([_longest_possible(points) for points in slices])
+    best = (-1.0, 0.0)
+    for k in np.argsort(-bounds, kind="stable"):
+        if bounds[k] < best[0]:
             break
-        best = max(best, _long_and_short(_row_ends(mask[:, :, z])))
+        best = max(best, _long_and_short(slices[k]))
     return Recist((best[0] + 1) * spacing_mm, (best[1] + 1) * spacing_mm)
-
-
-def _extent(mask: npt.NDArray[np.bool_], axis: int) -> npt.NDArray[np.float64]:
-    """Voxels between the first and the last of each axial slice along an axis."""
-    used = np.asarray(mask.any(axis=1 - axis))
-    first, last = used.argmax(axis=0), len(used) - 1 - used[::-1].argmax(axis=0)
-    return np.asarray(last - first, np.float64)
 
 
 def _row_ends(plane: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
@@ -62,6 +56,16 @@ def _row_ends(plane: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     first = plane[rows].argmax(axis=1)
     last = plane.shape[1] - 1 - plane[rows, ::-1].argmax(axis=1)
     return np.concatenate([np.stack([rows, first], 1), np.stack([rows, last], 1)]).astype(float)
+
+
+_ANGLES = np.arange(8) * math.pi / 8
+_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)])
+
+
+def _longest_possible(points: npt.NDArray[np.float64]) -> float:
+    """No two points are farther apart: the width along the nearest of 8 directions is at most cos(pi / 16) short."""
+    along = points @ _DIRECTIONS
+    return float((along.max(axis=0) - along.min(axis=0)).max()) / math.cos(math.pi / 16) + 1e-9
 
 
 def _long_and_short(points: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -86,6 +90,8 @@ def measure_sample(case: Case, spec: SampleSpec, rendered: Rendered) -> dict[str
         "annotated_classes": [0, *(c for organ in usable for c in (organ_id(organ), tumor_id(organ)))],
         "spacing_mm": case.spacing_mm,
         "affine": affine.ravel().tolist(),
+        "series_id": spec.series_id,
+        "time_days": spec.time_days,
         "n_tumors": len(rendered.instances),
         "tumor_voxels": sum(int(np.count_nonzero(i.mask)) for i in rendered.instances),
         "tumors": [_measure(case, spec, rendered, k, affine) for k in range(len(rendered.instances))],
@@ -98,14 +104,16 @@ def _measure(
     instance = rendered.instances[number]
     tumor, mask = instance.tumor, instance.mask
     start = index3(s.start for s in instance.box)
-    voxels = np.argwhere(mask)
-    centroid = voxels.mean(axis=0) + start
-    volume = len(voxels) * case.spacing_mm**3
+    counts = _counts_along(mask)
+    voxels = int(counts[0].sum())
+    centroid = np.array([float(c @ np.arange(len(c))) / voxels for c in counts]) + start
+    spans = [np.flatnonzero(c) for c in counts]
+    volume = voxels * case.spacing_mm**3
     mean_hu = float(rendered.image[instance.box][mask].mean(dtype=np.float64))
     parenchyma = _parenchyma_hu(case, spec, rendered, instance)
     diameters = recist(mask, case.spacing_mm)
     corner = index3(np.add(start, spec.origin_vox))
-    vessel = crop(case.vessel_distance_mm, corner, mask.shape, 0)[mask]
+    nearest_vessel = float(crop(case.vessel_distance_mm, corner, mask.shape, 0)[mask].min())
     nearest = index3(np.clip(np.rint(centroid + spec.origin_vox), 0, np.array(case.ct.shape) - 1))
     return {
         "instance": number + 1,
@@ -121,40 +129,55 @@ def _measure(
         "mean_hu": mean_hu,
         "parenchyma_hu": parenchyma,
         "contrast_hu": mean_hu - parenchyma,
-        "bbox_vox": [*(voxels.min(axis=0) + start).tolist(), *(voxels.max(axis=0) + start + 1).tolist()],
-        "vessel_distance_mm": float(vessel.min()) if case.vessels.any() else None,
+        "bbox_vox": [
+            *(int(s[0]) + a for s, a in zip(spans, start, strict=True)),
+            *(int(s[-1]) + a + 1 for s, a in zip(spans, start, strict=True)),
+        ],
+        "vessel_distance_mm": nearest_vessel if nearest_vessel < NO_VESSEL_MM else None,
         "surface_distance_mm": float(case.surface_distance_mm[nearest]),
     }
 
 
+def _counts_along(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], ...]:
+    """Voxels of the mask at each index of each axis."""
+    ones = mask.view(np.uint8)
+    flat = ones.sum(axis=0, dtype=np.int64)
+    return ones.reshape(len(ones), -1).sum(axis=1, dtype=np.int64), flat.sum(axis=1), flat.sum(axis=0)
+
+
 def _holds(label: npt.NDArray[np.uint8], organ: str) -> bool:
-    return bool((label == organ_id(organ)).any() or (label == tumor_id(organ)).any())
+    return bool(((label - np.uint8(organ_id(organ))) < 2).any())  # an organ and its tumor are neighbours
 
 
 def _parenchyma_hu(case: Case, spec: SampleSpec, rendered: Rendered, instance: Instance) -> float:
-    """Mean HU of healthy organ around the tumor, without vessels and surface; of the whole organ where none is near."""
+    """Mean HU of healthy organ around the tumor, without vessels and surface; of the whole organ where none is near.
+
+    Of a hollow organ, it is the mean of the wall.
+    """
+    organ = instance.tumor.organ
     around = math.ceil(SHELL_MM[1] / case.spacing_mm)
     low = np.maximum([s.start - around for s in instance.box], 0)
     high = np.minimum([s.stop + around for s in instance.box], rendered.label.shape)
-    box = slices3(low.tolist(), high.tolist())
-    label = rendered.label[box]
-    mask = np.zeros(label.shape, bool)
-    mask[tuple(slice(s.start - a, s.stop - a) for s, a in zip(instance.box, low, strict=True))] = instance.mask
-    corner = index3(low + spec.origin_vox)
-    plain = (label == organ_id(instance.tumor.organ)) & (crop(case.vessels, corner, label.shape, 0) == 0)
-    # Voxels at the organ's surface are partly fat, lung or gas.
-    plain &= crop(case.surface_distance_mm, corner, label.shape, 0) > _SURFACE_VOXELS * case.spacing_mm
-    # Of a large box, a coarser grid tells the mean as well, at a fraction of the cost.
-    step = max(1, int(_SHELL_GRID_MM / case.spacing_mm)) if mask.size > _LARGE_BOX else 1
+    size = index3(high - low)
+    step = max(1, math.ceil((math.prod(size) / _SHELL_VOXELS) ** (1 / 3)))
     thin = (slice(None, None, step),) * 3
-    label, mask, plain, image = label[thin], mask[thin], plain[thin], rendered.image[box][thin]
+    box, corner = slices3(low.tolist(), high.tolist()), index3(low + spec.origin_vox)
+    label, image = rendered.label[box][thin], rendered.image[box][thin]
+    mask = np.zeros(size, bool)
+    mask[tuple(slice(s.start - a, s.stop - a) for s, a in zip(instance.box, low, strict=True))] = instance.mask
+    mask = mask[thin]
+    vessels = crop(case.vessels, corner, size, 0)[thin]
+    surface = crop(case.surface_distance_mm, corner, size, 0)[thin]
+    plain = tissue_mask(image, label, vessels, surface, organ, case.spacing_mm)
+    if organ not in HOLLOW:  # voxels at the organ's surface are partly fat or lung
+        plain &= surface > _SURFACE_VOXELS * case.spacing_mm
     shell, _ = _shell(mask, step * case.spacing_mm)
     shell &= plain
-    others = (label == tumor_id(instance.tumor.organ)) & ~mask
+    others = (label == tumor_id(organ)) & ~mask
     if others.any():  # the soft edge of a neighbour is no parenchyma
         shell &= _shell(others, step * case.spacing_mm)[1]
     if not shell.any():
-        return case.stats[instance.tumor.organ].mean_hu
+        return case.stats[organ].mean_hu
     return float(image[shell].mean(dtype=np.float64))
 
 
@@ -162,6 +185,6 @@ def _shell(mask: npt.NDArray[np.bool_], spacing_mm: float) -> tuple[npt.NDArray[
     """Voxels within SHELL_MM of a mask, and voxels beyond its inner end."""
     if not mask.any():
         return np.zeros(mask.shape, bool), np.ones(mask.shape, bool)
-    distance = edt.edt(~mask, anisotropy=(spacing_mm,) * 3, parallel=1)
+    distance = edt.edt((~mask).view(np.uint8), anisotropy=(spacing_mm,) * 3, parallel=1)
     beyond = distance >= SHELL_MM[0]
     return beyond & (distance <= SHELL_MM[1]), beyond

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.bank import Bank
+from tests.specs import make_abdomens
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -14,3 +17,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real CT not available: {folder} is missing")
     return folder
+
+
+@pytest.fixture(scope="session")
+def abdomens(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    """A bank of one abdomen in each contrast phase."""
+    return make_abdomens(tmp_path_factory.mktemp("abdomens") / "bank")

@@ -150,6 +150,8 @@ def _row(
         "image_crc32c": array_crc32c(image),
         "label_crc32c": array_crc32c(label),
         "annotated_classes": sorted(dataset_classes(("liver",)).values()),
+        "series_id": None,
+        "time_days": None,
         "generator": "tests",
         "spec": json.dumps({"seed": seed, "index": index}),
         "tumors": tumors,

@@ -10,11 +10,13 @@ from pipeline.anatomy import (
     find_vessels,
     organ_stats,
     surface_distance_mm,
+    tissue_mask,
     usable_organs,
     vessel_distance_mm,
 )
 from pipeline.case import OrganStats
 from pipeline.errors import InputError
+from pipeline.organs import CLASS_IDS
 from tests.ct_files import ball
 
 SHAPE = (64, 64, 48)
@@ -116,6 +118,64 @@ def test_figures_leave_vessels_out_and_tumors_are_no_organs() -> None:
     assert stats["liver"].mean_hu == pytest.approx((600 * 50 + 100 * 70) / 700)
     assert stats["liver"].sd_hu == pytest.approx(np.std([50] * 600 + [70] * 100))
     assert stats["liver"].max_depth_mm == 8
+
+
+def hollow_colon(gas_hu: int = -900, wall_hu: int = 85) -> tuple[np.ndarray, np.ndarray]:
+    """CT and organs: a colon ball of 12 voxels radius with 3 voxels of wall, gas above stool, in fat."""
+    ct = np.full((32, 32, 32), -100, np.int16)
+    outside, inside = ball(ct.shape, (16, 16, 16), 12), ball(ct.shape, (16, 16, 16), 9)
+    ct[outside] = wall_hu
+    ct[inside] = 25
+    ct[inside & (np.indices(ct.shape)[1] > 16)] = gas_hu
+    return ct, (outside * CLASS_IDS["colon"]).astype(np.uint8)
+
+
+def test_the_wall_stands_for_a_hollow_organ() -> None:
+    ct, organs = hollow_colon()
+    ct[16, 27, 16] = 400  # contrast agent that reached the surface
+    nothing = np.zeros_like(organs)
+    surface = surface_distance_mm(organs, 1.0)
+    stats = organ_stats(ct, organs, nothing, surface, 1.0)["colon"]
+    assert stats.volume_ml == pytest.approx(np.count_nonzero(organs) / 1000)
+    assert stats.mean_hu == pytest.approx(85, abs=1)
+    assert stats.sd_hu < 8
+    wall = tissue_mask(ct, organs, nothing, surface, "colon", 1.0)
+    assert not wall[16, 27, 16]
+    assert np.count_nonzero(wall & (ct == 85)) > 0.95 * np.count_nonzero(ct == 85)
+    box = (slice(3, 20), slice(10, 31), slice(0, 9))
+    part = tissue_mask(ct[box], organs[box], nothing[box], surface[box], "colon", 1.0)
+    np.testing.assert_array_equal(part, wall[box])
+
+
+@pytest.mark.parametrize("spacing", [0.7, 3.0, 5.0])
+def test_a_wall_has_at_least_the_outermost_voxels(spacing: float) -> None:
+    ct, organs = hollow_colon()
+    nothing, surface = np.zeros_like(organs), surface_distance_mm(organs, spacing)
+    outermost = (organs > 0) & ~ndimage.binary_erosion(organs > 0)
+    assert tissue_mask(ct, organs, nothing, surface, "colon", spacing)[outermost].all()
+
+
+@pytest.mark.parametrize(("wall_hu", "expected"), [(-200, 25), (300, 25)])
+def test_without_wall_other_soft_tissue_stands_in(wall_hu: int, expected: float) -> None:
+    ct, organs = hollow_colon(wall_hu=wall_hu)
+    surface = surface_distance_mm(organs, 0.8)
+    shell = (surface > 0) & (surface <= 3.0)
+    ct[shell] = wall_hu
+    assert organ_stats(ct, organs, np.zeros_like(organs), surface, 0.8)["colon"].mean_hu == expected
+
+
+def test_a_colon_of_gas_alone_is_refused() -> None:
+    ct, organs = hollow_colon()
+    ct[:] = -900
+    nothing, surface = np.zeros_like(organs), surface_distance_mm(organs, 3.0)
+    with pytest.raises(InputError, match="colon has a mean of -900 HU, outside -60 to 250 HU"):
+        usable_organs(organ_stats(ct, organs, nothing, surface, 3.0), "case")
+
+
+def test_an_organ_that_is_all_vessel_still_has_figures() -> None:
+    organs = np.ones((4, 4, 4), np.uint8)
+    stats = organ_stats(np.full_like(organs, 90, np.int16), organs, organs, surface_distance_mm(organs, 2.0), 2.0)
+    assert stats["liver"].mean_hu == 90
 
 
 def figures(**mean_hu: float) -> dict[str, OrganStats]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +18,14 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bank import Bank, case_folder, create_or_open_bank, next_split, open_bank
+from pipeline.bank import RECENT_CASES, Bank, case_folder, create_or_open_bank, next_split, open_bank
 from pipeline.bank_format import arrays_of, chunk_file
 from pipeline.case import Case, build_case
 from pipeline.errors import InputError, PhantumorError
+from tests.cases import make_abdomen
 from tests.ct_files import SPACING_MM, liver_ball, make_affine, make_ct, spleen_ball
 
-VOLUMES = ("ct", "organs", "vessels", "surface_distance_mm", "vessel_distance_mm")
+VOLUMES = ("ct", "organs", "vessels", "surface_distance_mm", "vessel_distance_mm", "noise")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +53,48 @@ def test_what_was_put_in_comes_out(tmp_path: Path, case: Case) -> None:
         np.testing.assert_array_equal(stored, given_)
         assert stored.dtype == given_.dtype
         assert not stored.flags.writeable
-    np.testing.assert_array_equal(loaded.voxels["liver"], case.voxels["liver"])
+    for name in ("voxels", "parenchyma", "along"):
+        stored, given_ = getattr(loaded, name), getattr(case, name)
+        assert list(stored) == list(given_)
+        for organ in given_:
+            np.testing.assert_array_equal(stored[organ], given_[organ])
+            assert stored[organ].dtype == given_[organ].dtype
     np.testing.assert_array_equal(loaded.affine, case.affine)
     for name in ("case_id", "stats", "spacing_mm", "phase", "split", "sources"):
         assert getattr(loaded, name) == getattr(case, name)
+
+
+def test_every_tumor_organ_has_its_arrays(tmp_path: Path) -> None:
+    case = make_abdomen()
+    with create_or_open_bank(tmp_path / "bank", case.spacing_mm) as writer:
+        writer.add_case(case)
+    loaded = open_bank(tmp_path / "bank").load("abdomen")
+    assert list(loaded.voxels) == list(loaded.parenchyma) == ["liver", "pancreas", "kidney", "colon"]
+    assert list(loaded.along) == ["pancreas"]
+    np.testing.assert_array_equal(loaded.along["pancreas"], case.along["pancreas"])
+    group = zarr.open_group(case_folder(tmp_path / "bank", "abdomen"), mode="r")
+    np.testing.assert_array_equal(group["parenchyma/colon"][...], case.parenchyma["colon"])
+    np.testing.assert_array_equal(group["along/pancreas"][...], case.along["pancreas"])
+
+
+def test_a_case_is_opened_once_and_the_last_ones_are_kept(tmp_path: Path, case: Case) -> None:
+    ids = [f"c{k}" for k in range(RECENT_CASES + 1)]
+    bank = filled(tmp_path / "bank", *named(case, *ids))
+    first = bank.load("c0")
+    assert bank.load("c0") is first
+    for case_id in ids:
+        bank.load(case_id)
+    assert bank.load(ids[-1]) is bank.load(ids[-1])
+    assert bank.load("c0") is not first
+    assert open_bank(tmp_path / "bank").load("c1") is not bank.load("c1")
+
+
+def test_a_bank_travels_without_the_cases_it_opened(tmp_path: Path, case: Case) -> None:
+    bank = filled(tmp_path / "bank", case)
+    bank.load("case-7")
+    sent = pickle.dumps(bank)
+    assert len(sent) < 10_000
+    np.testing.assert_array_equal(pickle.loads(sent).load("case-7").ct, case.ct)
 
 
 def test_records_describe_cases_without_opening_them(tmp_path: Path, case: Case) -> None:
@@ -140,13 +180,17 @@ def remove_array(bank: Path) -> None:
         (remove_array, "voxels/liver/c/0: cannot be read"),
     ],
 )
+@pytest.mark.parametrize("opened", [False, True])
 def test_damaged_arrays_are_noticed_when_loading(
-    tmp_path: Path, case: Case, damage: Callable[[Path], None], words: str
+    tmp_path: Path, case: Case, damage: Callable[[Path], None], words: str, opened: bool
 ) -> None:
     bank = filled(tmp_path / "bank", case)
-    damage(tmp_path / "bank")
-    with pytest.raises(InputError, match=words):
+    if opened:
         bank.load("case-7")
+    damage(tmp_path / "bank")
+    for _ in range(2):
+        with pytest.raises(InputError, match=words):
+            bank.load("case-7")
 
 
 def test_flipped_bits_are_found_by_a_check(tmp_path: Path, case: Case) -> None:
@@ -188,7 +232,8 @@ BAD_BANKS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "broken info": (lambda bank: (bank / "bank.json").write_text("{"), "no readable bank.json"),
     "other json": (lambda bank: (bank / "bank.json").write_text("[]"), "no readable bank.json"),
     "something else": (rewrite_info(format="else"), "not a bank: its bank.json is of something else"),
-    "newer": (rewrite_info(format_version=99), "format version 99, this phantumor reads version 1"),
+    "newer": (rewrite_info(format_version=99), "format version 99, this phantumor reads version 2"),
+    "version 1": (rewrite_info(format_version=1), "format version 1, this phantumor reads version 2; prepare the bank"),
     "no cases": (lambda bank: (bank / "cases.parquet").unlink(), "holds no case yet"),
     "broken table": (lambda bank: (bank / "cases.parquet").write_bytes(b"PAR1"), "not a readable Parquet file"),
     "other table": (

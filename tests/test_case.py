@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.case import build_case
+from pipeline.case import build_case, parenchyma_cell, parenchyma_shape
 from pipeline.errors import InputError
 from tests.ct_files import LIVER, SPACING_MM, liver_ball, make_affine, make_ct, spleen_ball
 
@@ -30,6 +32,7 @@ def test_a_case_holds_what_placement_needs() -> None:
     assert case.stats["liver"].volume_ml == pytest.approx(np.count_nonzero(liver_ball()) * 0.125)
     assert case.stats["liver"].max_depth_mm == case.surface_distance_mm[liver_ball()].max()
     assert case.phase == "portal_venous"
+    assert (case.noise.dtype, case.parenchyma["liver"].dtype, dict(case.along)) == (np.int8, np.int16, {})
     types = (case.ct.dtype, case.organs.dtype, case.vessels.dtype, case.surface_distance_mm.dtype)
     assert types == (np.int16, np.uint8, np.uint8, np.float16)
     assert (case.vessel_distance_mm[liver_ball()] == 200).all()
@@ -98,6 +101,31 @@ def test_callers_errors(changes: dict[str, Any], words: str) -> None:
         build(**changes)
 
 
-def test_arrays_of_different_shapes_make_no_case() -> None:
-    with pytest.raises(ValueError, match="vessels has shape"):
-        replace(build(), vessels=np.zeros((2, 2, 2), np.uint8))
+@pytest.mark.parametrize(
+    ("spacing_mm", "cell"), [(0.2, 20), (0.75, 5), (1.0, 4), (1.5, 3), (2.0, 2), (3.0, 1), (5.0, 1), (10.0, 1)]
+)
+def test_parenchyma_points_are_about_4_mm_apart(spacing_mm: float, cell: int) -> None:
+    assert parenchyma_cell(spacing_mm) == cell
+
+
+@given(st.tuples(*[st.integers(1, 600)] * 3), st.floats(0.2, 10))
+def test_every_voxel_lies_between_two_parenchyma_points(shape: tuple[int, int, int], spacing_mm: float) -> None:
+    cell = parenchyma_cell(spacing_mm)
+    for voxels, points in zip(shape, parenchyma_shape(shape, spacing_mm), strict=True):
+        assert (voxels - 1) // cell + 1 == points - 1  # the point above the last voxel is the last point
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vessels": np.zeros((2, 2, 2), np.uint8)}, "vessels has shape"),
+        ({"noise": np.zeros((2, 2, 2), np.int8)}, "noise has shape"),
+        ({"parenchyma": {}}, "arrays of its organs"),
+        ({"parenchyma": {"liver": np.zeros((2, 2, 2), np.int16)}}, "arrays of its organs"),
+        ({"along": {"liver": np.zeros(3, np.uint8)}}, "arrays of its organs"),
+        ({"voxels": {}}, "arrays of its organs"),
+    ],
+)
+def test_arrays_of_different_shapes_make_no_case(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(build(), **changes)

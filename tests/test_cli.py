@@ -12,7 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pipeline import __version__
 from pipeline.cli import main
+from pipeline.organs import tumor_id
 from pipeline.volume import write_nifti
 from tests.cases import make_bank, make_case
 from tests.command import run
@@ -47,7 +49,7 @@ def write_case(folder: Path, seed: int = 0) -> Path:
 
 @pytest.mark.parametrize(
     "verb",
-    "demo prepare preview generate status inspect verify export train predict evaluate".split(),
+    "demo prepare preview gallery generate status inspect verify export realism train predict evaluate".split(),
 )
 def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, verb, "--help")
@@ -57,7 +59,7 @@ def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFi
 
 
 def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "--version")[1].strip() == "0.1.0"
+    assert run(capsys, "--version")[1].strip() == __version__
     overview = run(capsys, "--help")[1]
     assert "not for clinical use" in overview
 
@@ -84,7 +86,9 @@ def test_preview_writes_what_the_name_says(
     if name.endswith(".nii.gz"):
         image, healthy, label = (np.asarray(nib.load(file).dataobj) for file in files)  # type: ignore[attr-defined]
         assert (image != healthy).any()
-        assert ((image != healthy) <= (label > 0)).all()
+        changed, tumor = np.argwhere(image != healthy), np.argwhere(label == tumor_id("liver"))
+        apart_mm = 3 * np.linalg.norm(changed - tumor.mean(axis=0), axis=1)
+        assert 12 < apart_mm.max() < 36  # the tumor's radius, and what it pushes aside
 
 
 def test_inspect_prints_and_gives_json(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +195,7 @@ def test_evaluate_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["generate", "--bank", "BANK", "--out", "NEW", "--patch-shape", "24", "24"], ["--patch-shape", "3"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--patch-shape", "4", "24", "24"], ["patch_shape.0", "8"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--organs", "brain"], ["brain", "liver"]),
-        (["generate", "--bank", "BANK", "--out", "NEW", "--organs", "kidney"], ["kidney", "presets"]),
+        (["generate", "--bank", "BANK", "--out", "NEW", "--organs", "kidney"], ["no case has a usable kidney", "BANK"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--workers", "0"], ["--workers", "1"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--device", "tpu"], ["--device", "tpu"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--config", "missing.yaml"], ["missing.yaml", "No such file"]),
@@ -207,7 +211,7 @@ def test_evaluate_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["preview", "BANK", "--out", "NEW/a.jpg"], ["a.jpg", ".png"]),
         (["preview", "BANK", "--out", "NEW/a.png", "--kind", "glioma"], ["glioma", "metastasis"]),
         (["preview", "BANK", "--out", "NEW/a.png", "--diameter-mm", "-3"], ["--diameter-mm"]),
-        (["preview", "BANK", "--out", "NEW/a.png", "--diameter-mm", "300"], ["300", "organ holds"]),
+        (["preview", "BANK", "--out", "NEW/a.png", "--diameter-mm", "300"], ["300", "holds", "patch"]),
         (["preview", "BANK", "--out", "NEW/a.png", "--organ", "toe"], ["toe", "liver"]),
         (["inspect", "NEW"], ["NEW", "not a phantumor dataset"]),
         (["inspect", "DATA", "--where", "size > 3"], ["size", "diameter_mm"]),
@@ -291,4 +295,4 @@ def test_a_stranger_package_of_our_name_is_noticed(home: Path, tmp_path: Path) -
 def test_the_installed_command_runs() -> None:
     script = Path(sys.executable).with_name("phantumor")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "0.1.0"
+    assert done.stdout.strip() == __version__

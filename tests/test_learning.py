@@ -23,7 +23,7 @@ from training.train import train
 from workers.generate import generate
 
 SPACING_MM = 3.0
-TUMORS = {"liver": {"diameter_mm": [9, 42], "contrast_hu": [-90, -40], "count": [1, 3]}}
+TUMORS = {"liver": {"diameter_mm": [15, 42], "contrast_hu": [-90, -60], "count": [1, 3]}}
 GENERATE = GenerateConfig.model_validate(
     {
         "samples": 80,

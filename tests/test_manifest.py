@@ -34,7 +34,8 @@ from pipeline.shard import FileDigest
 # The format as users know it; a change is a new version.
 COLUMNS = (
     "sample_id index split case_id shard row organs spacing_mm origin_vox affine n_tumors tumor_voxels image_crc32c "
-    "label_crc32c image_range label_range annotated_classes generator spec tumors"
+    "label_crc32c image_range label_range annotated_classes series_id time_days generator spec "
+    "tumors"
 ).split()
 TUMOR_FIELDS = (
     "instance organ kind center_mm diameter_mm recist_long_mm recist_short_mm volume_mm3 mean_hu parenchyma_hu "
@@ -71,6 +72,8 @@ def make_row(index: int, shard: int = 0, row: int = 0, tumors: int = 1) -> dict[
         "image_range": [1000 * row, 1000],
         "label_range": [100 * row, 100],
         "annotated_classes": [0, 1, 2],
+        "series_id": index // 3,
+        "time_days": 90.0 * (index % 3),
         "generator": "tests",
         "spec": json.dumps({"index": index}),
         "tumors": [tumor | {"instance": k + 1} for k in range(tumors)],
@@ -234,7 +237,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (empty, "not a readable manifest file"),
     "cut": (cut, "not a readable manifest file"),
     "of another format": (lambda file: file.write_text("index,split\n0,train\n"), "not a readable manifest file"),  # type: ignore[dict-item, return-value]
-    "of a later version": (metadata(manifest_version=b"2"), "version 2"),
+    "of a later version": (metadata(manifest_version=b"3"), "version 3"),
+    "of an earlier version": (metadata(manifest_version=b"1"), "version 1"),
     "of no version": (metadata(manifest_version=None), "version none"),
     "without provenance": (metadata(part=None), "lacks"),
     "with broken JSON": (metadata(part=b"{"), "lacks"),
@@ -272,7 +276,7 @@ def test_a_broken_part_is_one_message_with_file_and_remedy(
 
 WHOLE_DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut": (cut, "not a readable manifest file"),
-    "of a later version": (metadata(manifest_version=b"2"), "version 2"),
+    "of a later version": (metadata(manifest_version=b"3"), "version 3"),
     "without provenance": (metadata(parts=None), "lacks"),
     "with a provenance of another kind": (metadata(parts=b'["a"]'), "broken shard provenance"),
 }
@@ -336,4 +340,4 @@ def test_a_part_is_a_value() -> None:
     assert make_part() == make_part()
     assert make_part() != dataclasses.replace(make_part(), host="another")
     assert Part.from_json(json.loads(json.dumps(make_part().to_json()))) == make_part()
-    assert manifest.SCHEMA_VERSION == 1
+    assert manifest.SCHEMA_VERSION == 2

@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.organs import CLASS_IDS, ORGANS, class_of_structure, is_tumor, label_map, organ_id, tumor_id
+from pipeline.organs import (
+    CLASS_IDS,
+    ELONGATED,
+    HOLLOW,
+    ORGANS,
+    TUMOR_ORGAN_TABLE,
+    TUMOR_ORGANS,
+    class_of_structure,
+    is_tumor,
+    label_map,
+    organ_id,
+    tumor_id,
+    tumor_organ,
+)
 
 
 def test_the_first_class_ids_are_part_of_the_format() -> None:
@@ -19,6 +32,21 @@ def test_tumors_follow_their_organs() -> None:
         assert is_tumor(tumor_id(organ))
         assert not is_tumor(organ_id(organ))
     assert not is_tumor(0)
+
+
+def test_the_table_names_the_organs_for_tumors() -> None:
+    assert TUMOR_ORGANS == ("liver", "pancreas", "kidney", "colon")
+    assert (HOLLOW, ELONGATED) == (("colon",), ("pancreas",))
+    for organ in TUMOR_ORGAN_TABLE:
+        assert tumor_organ(organ.name) is organ
+        assert organ.name in ORGANS
+        assert 0 < organ.volume_ml[0] < organ.volume_ml[1]
+        assert organ.mean_hu[0] < organ.mean_hu[1]
+
+
+def test_an_organ_without_a_line_takes_no_tumors() -> None:
+    with pytest.raises(InputError, match="no tumors are put into 'spleen'; choose from liver, pancreas"):
+        tumor_organ("spleen")
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_the_loser_of_a_race_removes_its_own_files(bank: Bank, dataset: Path, mo
     assert open_dataset(dataset).sample(4).row["shard"] == 1
 
 
-@pytest.mark.parametrize("step", ["render", "commit_part"])
+@pytest.mark.parametrize("step", ["render_batch", "commit_part"])
 def test_a_failed_attempt_leaves_nothing(bank: Bank, dataset: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -37,7 +37,16 @@ SAMPLES: list[tuple[str, str, list[Tumor]]] = [
 
 def make_table() -> pa.Table:
     rows = [
-        {"index": k, "split": split, "case_id": case, "n_tumors": len(tumors), "spacing_mm": 1.5, "tumors": tumors}
+        {
+            "index": k,
+            "split": split,
+            "case_id": case,
+            "n_tumors": len(tumors),
+            "spacing_mm": 1.5,
+            "series_id": k // 2 if k else None,
+            "time_days": 90.0 * k if k else None,
+            "tumors": tumors,
+        }
         for k, (split, case, tumors) in enumerate(SAMPLES)
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -64,6 +73,9 @@ SELECTED: list[tuple[str, list[int]]] = [
     ("spacing_mm = 1.5", [0, 1, 2, 3, 4]),
     ("n_tumors > 0.5", [0, 1, 3, 4]),
     ("index = n_tumors", [1]),
+    ("series_id = 1", [2, 3]),
+    ("not series_id = 1", [1, 4]),  # a sample that is of no series meets nothing about them
+    ("time_days > 90", [2, 3, 4]),
     # strings
     ("case_id = 'A=1'", [0]),
     ("case_id = 'b == c'", [1]),
@@ -278,7 +290,9 @@ def test_how_the_table_is_laid_out_does_not_matter(expression: str) -> None:
 
 
 @pytest.mark.parametrize("expression", ["n_tumors > 0", "kind = 'hcc'", "kind in ('hcc', 'cyst')"])
-@pytest.mark.parametrize("table", [SCHEMA.empty_table(), make_table().slice(2, 1), pa.table([[]] * 20, schema=SCHEMA)])
+@pytest.mark.parametrize(
+    "table", [SCHEMA.empty_table(), make_table().slice(2, 1), pa.table([[]] * len(SCHEMA), schema=SCHEMA)]
+)
 def test_tables_without_rows_or_tumors_select_nothing(expression: str, table: pa.Table) -> None:
     assert found(expression, table) == []
 

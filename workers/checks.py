@@ -17,7 +17,16 @@ import pyarrow as pa
 
 from pipeline.catalog import DatasetInfo, dataset_classes
 from pipeline.errors import InputError
-from pipeline.manifest import SCHEMA, Part, committed_shards, part_name, read_part, read_whole_manifest, sample_id
+from pipeline.manifest import (
+    OPTIONAL,
+    SCHEMA,
+    Part,
+    committed_shards,
+    part_name,
+    read_part,
+    read_whole_manifest,
+    sample_id,
+)
 from pipeline.progress import Progress
 from pipeline.shard import DTYPES, object_path
 from pipeline.threads import in_threads
@@ -92,7 +101,7 @@ def _structure_faults(part: Part, rows: pa.Table, indices: range) -> list[str]:
         rows.validate(full=True)
     except pa.ArrowInvalid as error:
         return [f"holds invalid values: {error}"]
-    empty = [name for name in SCHEMA.names if rows[name].null_count]
+    empty = [name for name in SCHEMA.names if name not in OPTIONAL and rows[name].null_count]
     if empty:
         return [f"has rows without a value for {', '.join(empty)}"]
     if rows.num_rows != len(indices):

@@ -79,7 +79,7 @@ def generate(
     started = time.monotonic()
     bank = open_bank(bank_path)
     check_bank(bank, config)
-    for note in (*_padding_notes(bank, config), *_split_notes(bank, config)):
+    for note in (*_padding_notes(bank, config), *_split_notes(bank, config), *_missing_notes(bank, config)):
         log(note)
     plan = Plan(config.samples, config.shard_samples)
     if (out / "dataset.json").exists():
@@ -186,6 +186,19 @@ def _padding_notes(bank: Bank, config: GenerateConfig) -> list[str]:
         "the rest is padded with air (-1000 HU)"
         for r in padded
     ]
+
+
+def _missing_notes(bank: Bank, config: GenerateConfig) -> list[str]:
+    """A trainer takes an organ without a mask for background."""
+    notes = []
+    for organ in config.organs:
+        without = [r.case_id for r in bank.records if organ not in r.stats]
+        if without:
+            notes.append(
+                f"note: {len(without)} of {len(bank.records)} cases have no {organ} mask ({', '.join(without[:4])}"
+                f"{', ...' if len(without) > 4 else ''}); in their samples it is background, see annotated_classes"
+            )
+    return notes
 
 
 def _split_notes(bank: Bank, config: GenerateConfig) -> list[str]:

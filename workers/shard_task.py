@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,17 +18,19 @@ import torch
 
 from pipeline import __version__
 from pipeline.bank import Bank, open_bank
+from pipeline.case import Case
 from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
-from pipeline.manifest import Part, commit_part, part_name, sample_id, shard_name
+from pipeline.manifest import Part, commit_part, part_name, read_part, sample_id, shard_name
 from pipeline.measure import measure_sample
 from pipeline.shard import ShardWriter, array_crc32c
-from pipeline.spec import draw_sample
-from pipeline.synthesis import render
+from pipeline.spec import SampleSpec, draw_sample
+from pipeline.synthesis import Rendered, render_batch
 from pipeline.versions import software
 from workers.plan import Plan
 
 GENERATOR = f"phantumor {__version__}"
+GPU_BATCH = 16  # samples that a GPU renders with one sequence of kernels
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def make_shard(job: ShardJob) -> ShardReport:
     torch.set_num_threads(1)  # one core a worker: more threads only wait for each other on small boxes
     attempt = uuid.uuid4().hex[:12]
     folder = dataset / shard_name(job.shard, attempt)
-    with _removed_unless_committed(folder) as keep:
+    with _removed_unless_committed(folder, lambda: _names(dataset, job.shard, attempt)) as keep:
         rows, part = _write(job, folder, attempt, samples)
         committed = commit_part(dataset, part, rows)
         if committed:
@@ -90,14 +92,22 @@ def make_shard(job: ShardJob) -> ShardReport:
     return ShardReport(job.shard, status, len(samples), sum(file.size for file in part.files), seconds)
 
 
+def _names(dataset: Path, shard: int, attempt: str) -> bool:
+    """Whether the manifest names this attempt at a shard."""
+    return (dataset / part_name(shard)).exists() and read_part(dataset, shard)[0].attempt == attempt
+
+
 @contextlib.contextmanager
-def _removed_unless_committed(folder: Path) -> Iterator[Any]:
-    """An attempt that fails or loses takes its own files away; they must not keep a full disk full."""
+def _removed_unless_committed(folder: Path, committed: Callable[[], bool]) -> Iterator[Any]:
+    """An attempt that fails or loses takes its own files away; they must not keep a full disk full.
+
+    One that is interrupted just after its commit has not said `keep` yet: then the manifest is asked.
+    """
     kept = []
     try:
         yield lambda: kept.append(True)
     finally:
-        if not kept:
+        if not kept and not committed():
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -106,9 +116,10 @@ def _write(job: ShardJob, folder: Path, attempt: str, samples: range) -> tuple[l
     bank = _bank(job.bank, job.bank_fingerprint)
     device = choose_device(job.device)
     rows = []
+    batch = 1 if device == "cpu" else GPU_BATCH
     with ShardWriter(folder, len(samples), job.config.patch_shape) as writer:
-        for number, index in enumerate(samples):
-            rows.append(_sample_row(bank, job, device, writer, clock, number, index))
+        for start in range(0, len(samples), batch):
+            rows += _rows(bank, job, device, writer, clock, samples[start : start + batch])
         with clock.measure("write"):
             files = tuple(writer.finish())
     part = Part(
@@ -123,33 +134,40 @@ def _write(job: ShardJob, folder: Path, attempt: str, samples: range) -> tuple[l
     return rows, part
 
 
-def _sample_row(
-    bank: Bank, job: ShardJob, device: str, writer: ShardWriter, clock: _Clock, number: int, index: int
-) -> dict[str, Any]:
+def _rows(
+    bank: Bank, job: ShardJob, device: str, writer: ShardWriter, clock: _Clock, samples: range
+) -> list[dict[str, Any]]:
+    """Make samples that are rendered together; their manifest rows."""
     with clock.measure("draw"):
-        spec = draw_sample(bank, job.config, index)
-        case = bank.load(spec.case_id)
+        specs = [draw_sample(bank, job.config, index) for index in samples]
+        cases = [bank.load(spec.case_id) for spec in specs]
     with clock.measure("synthesise"):
-        rendered = render(case, spec, device)
+        rendered = render_batch(cases, specs, device)
+    return [_row(job, writer, clock, *made) for made in zip(cases, specs, rendered, strict=True)]
+
+
+def _row(
+    job: ShardJob, writer: ShardWriter, clock: _Clock, case: Case, spec: SampleSpec, rendered: Rendered
+) -> dict[str, Any]:
     with clock.measure("measure"):
         facts = measure_sample(case, spec, rendered)
     with clock.measure("encode"):
         ranges = writer.append({"image": rendered.image, "label": rendered.label})
     return {
         **facts,
-        "sample_id": sample_id(index),
-        "index": index,
+        "sample_id": sample_id(spec.index),
+        "index": spec.index,
         "split": spec.split,
         "case_id": spec.case_id,
         "shard": job.shard,
-        "row": number,
+        "row": spec.index - Plan(job.config.samples, job.config.shard_samples).indices(job.shard).start,
         "origin_vox": list(spec.origin_vox),
         "image_crc32c": array_crc32c(rendered.image),
         "label_crc32c": array_crc32c(rendered.label),
         "image_range": list(ranges["image"]),
         "label_range": list(ranges["label"]),
         "generator": GENERATOR,
-        "spec": spec.model_dump_json(),
+        "spec": spec.model_dump_json(exclude_none=True),
     }
 
 

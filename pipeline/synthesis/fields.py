@@ -1,72 +1,152 @@
-"""Smooth random fields as a pure function of position: hashed lattice values under a cubic B-spline.
+"""Smooth fields on box grids, exact to the bit on any device: hashed lattice values, interpolation by matrix products.
 
-No generator and no stored noise: the value at a point depends on a key and the point only, so any part of a field can
-be computed alone, on any device. Only additions and multiplications are used: IEEE arithmetic fixes every bit.
+No generator and no stored noise: a random field's value at a point depends on a key and the point only, so any part of
+a field can be computed alone. Interpolation from a coarse grid is one small matrix product an axis. Grid values are
+whole numbers below 2^12 and weights whole multiples of 2^-11, so every product and partial sum is a whole number below
+2^24: float32 holds it exactly, and no order of summation, fused multiply-add or batching can change a bit.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-Axes = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]
+FloatArray = npt.NDArray[np.float64]
+Axes = tuple[FloatArray, FloatArray, FloatArray]  # coordinates of a box's voxels along each axis, (B, n)
 
+VALUE_LIMIT = 4095  # grid values are whole numbers from -4095 to 4095
+_WEIGHT_UNIT = 2048
+_LATTICE_SD = math.sqrt(3) / 4096  # what turns uniform whole numbers of that range into SD 1
 # The integral of the squared cubic B-spline is 151/315 per axis: what smoothing leaves of the lattice's variance.
-_GAIN = (315 / 151) ** 1.5
-_U64 = np.uint64
+_SPLINE_GAIN = (315 / 151) ** 1.5
+FIELD_LIMIT = 3.3  # SD; what is beyond, one value in a thousand, is cut, so that the reach of a field is known
 
 
-def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _shifted(value: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical right shift of 64-bit words held in int64."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(value: torch.Tensor) -> torch.Tensor:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every output bit depends on every input bit."""
-    value = (value ^ (value >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> _U64(27))) * _U64(0x94D049BB133111EB)
-    return value ^ (value >> _U64(31))
+    value = (value ^ _shifted(value, 30)) * _signed(0xBF58476D1CE4E5B9)
+    value = (value ^ _shifted(value, 27)) * _signed(0x94D049BB133111EB)
+    return value ^ _shifted(value, 31)
 
 
-def lattice(key: int, starts: tuple[int, int, int], shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
-    """Uniform values of mean 0 and SD 1 at integer lattice points, a hash of (key, i, j, k)."""
-    value = np.full((1, 1, 1), key, _U64)
-    golden = 0x9E3779B97F4A7C15
-    for axis, (start, n) in enumerate(zip(starts, shape, strict=True)):
-        steps = np.arange(start, start + n, dtype=np.int64).astype(_U64) * _U64(golden)
-        spread: list[int] = [1, 1, 1]
-        spread[axis] = n
-        value = _mix(value ^ (steps.reshape(spread) + _U64(axis + 1)))
-    unit = (value >> _U64(11)).astype(np.float64) * 2.0**-53
-    return ((unit - 0.5) * math.sqrt(12)).astype(np.float32)
+def lattice(keys: torch.Tensor, starts: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Odd whole numbers, uniform in -4095 to 4095, a hash of (key, i, j, k): (B, *shape) float32.
 
-
-def _taps(positions: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """First lattice index and the four cubic B-spline weights, (4, n), at each position in lattice units."""
-    first = np.floor(positions).astype(np.int64)
-    t = positions - first
-    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
-    return first - 1, weights.astype(np.float32)
-
-
-def smooth_field(key: int, axes_mm: Axes, grain_mm: float, device: torch.device) -> torch.Tensor:
-    """A field of mean 0 and SD about 1 on the grid of three coordinate axes, (X, Y, Z) float32.
-
-    `grain_mm` is the lattice constant; neighbouring lumps are about twice as far apart.
+    `keys` (B,) and `starts` (B, 3), the first lattice index of each axis, are int64.
     """
-    taps = [_taps(axis / grain_mm) for axis in axes_mm]
-    starts = tuple(int(first[0]) for first, _ in taps)
-    shape = tuple(int(first[-1] - first[0]) + 4 for first, _ in taps)
-    field = torch.from_numpy(lattice(key, starts, shape)).to(device)  # type: ignore[arg-type]
-    for axis in (2, 1, 0):  # the largest pass, over all voxels, comes last
-        first, weights = taps[axis]
-        field = _upsample(field, axis, first - first[0], torch.from_numpy(weights).to(device))
-    return field.mul_(_GAIN)
+    value = keys.view(-1, 1, 1, 1)
+    for axis, n in enumerate(shape):
+        steps = torch.arange(n, device=keys.device) + starts[:, axis, None]
+        spread = [len(keys), 1, 1, 1]
+        spread[axis + 1] = n
+        value = _mix(value ^ (steps * _signed(0x9E3779B97F4A7C15) + axis + 1).view(spread))
+    return (_shifted(value, 52) * 2 - VALUE_LIMIT).to(torch.float32)
 
 
-def _upsample(field: torch.Tensor, axis: int, first: npt.NDArray[np.int64], weights: torch.Tensor) -> torch.Tensor:
-    index = torch.from_numpy(first).to(field.device)
-    spread = [1, 1, 1]
-    spread[axis] = len(first)
-    total = field.index_select(axis, index).mul_(weights[0].view(spread))
-    for k in (1, 2, 3):
-        total.add_(field.index_select(axis, index + k).mul_(weights[k].view(spread)))
-    return total
+Kernel = Literal["linear", "keys", "spline"]
+
+
+def _weights(kernel: Kernel, t: FloatArray) -> FloatArray:
+    """Weights (n, taps) of the grid points around a position, `t` (n,) its distance to the point below it."""
+    if kernel == "linear":
+        return np.stack([1 - t, t], axis=-1)
+    if kernel == "keys":  # Keys 1981, a = -1/2: passes through the grid values, exact for quadratics
+        return np.stack(
+            [
+                ((-0.5 * t + 1) * t - 0.5) * t,
+                (1.5 * t - 2.5) * t * t + 1,
+                ((-1.5 * t + 2) * t + 0.5) * t,
+                (0.5 * t - 0.5) * t * t,
+            ],
+            axis=-1,
+        )
+    return np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=-1) / 6
+
+
+class Interpolation:
+    """From coarse grids to the voxels of boxes: for each box (B) and axis, which grid points a voxel lies between.
+
+    `starts` (B, 3) is the grid index of each box's first grid point, `shape` the number of grid points an axis.
+    """
+
+    def __init__(self, positions: Axes, kernel: Kernel, device: torch.device) -> None:
+        """`positions`: coordinates of the voxels in units of the grid, (B, n) an axis, ascending."""
+        lengths = [p.shape[1] for p in positions]
+        joined = np.concatenate(positions, axis=1)
+        floor = np.floor(joined)
+        weights = np.rint(_weights(kernel, joined - floor) * _WEIGHT_UNIT)
+        nearest = weights.argmax(axis=-1)[..., None]
+        missing = _WEIGHT_UNIT - weights.sum(axis=-1, keepdims=True)
+        np.put_along_axis(weights, nearest, np.take_along_axis(weights, nearest, -1) + missing, -1)
+        first = floor.astype(np.int64) - (0 if kernel == "linear" else 1)
+        ends = np.cumsum(lengths)
+        spans = [slice(end - n, end) for end, n in zip(ends, lengths, strict=True)]
+        self.starts = np.stack([first[:, s.start] for s in spans], axis=1)
+        taps = weights.shape[-1]
+        self.shape = tuple(int((first[:, s.stop - 1] - first[:, s.start]).max()) + taps for s in spans)
+        self._matrices = [
+            self._matrix(first[:, s] - self.starts[:, k, None], weights[:, s], self.shape[k]).to(device)
+            for k, s in enumerate(spans)
+        ]
+
+    @staticmethod
+    def _matrix(first: npt.NDArray[np.int64], weights: FloatArray, points: int) -> torch.Tensor:
+        boxes, n, taps = weights.shape
+        matrix = np.zeros((boxes, n, points), np.float32)
+        columns = first[..., None] + np.arange(taps)
+        np.put_along_axis(matrix, columns, weights.astype(np.float32), axis=-1)
+        return torch.from_numpy(matrix)
+
+    def __call__(self, grid: torch.Tensor) -> torch.Tensor:
+        """Interpolate whole numbers of -4095 to 4095, (B, *shape) float32, at the voxels: (B, X, Y, Z) float32.
+
+        With (B * K, *shape), K grids of each box one after the other, (B * K, X, Y, Z).
+        """
+        boxes, points = len(grid), grid.shape[1]
+        each = boxes // len(self.starts)
+        x, y, z = (m if each == 1 else m.repeat_interleave(each, 0) for m in self._matrices)
+        passed = torch.matmul(grid, z.transpose(1, 2)[:, None]).mul_(1 / _WEIGHT_UNIT).round_()
+        passed = torch.matmul(y[:, None], passed).mul_(1 / _WEIGHT_UNIT).round_()
+        out = torch.bmm(x, passed.reshape(boxes, points, -1)).mul_(1 / _WEIGHT_UNIT)
+        return out.view(boxes, x.shape[1], y.shape[1], z.shape[1])
+
+
+class FieldGrid:
+    """Where the lattice of random fields lies under the voxels (or coarse points) of boxes.
+
+    `axes_mm`: coordinates relative to the tumor's centre; `grain_mm` (B,): the lattice constant. Neighbouring lumps of
+    a field are about twice as far apart. Fields of different keys share one grid.
+    """
+
+    def __init__(self, axes_mm: Axes, grain_mm: npt.ArrayLike, device: torch.device) -> None:
+        grain = np.asarray(grain_mm, np.float64)[:, None]
+        x, y, z = axes_mm
+        self._spline = Interpolation((x / grain, y / grain, z / grain), "spline", device)
+        self._starts = torch.from_numpy(self._spline.starts).to(device)
+
+    def field(self, keys: Sequence[int]) -> torch.Tensor:
+        """A field of mean 0 and SD about 1 for each box's key, (B, X, Y, Z) float32."""
+        return self.fields([(key,) for key in keys])[:, 0]
+
+    def fields(self, keys: Sequence[Sequence[int]]) -> torch.Tensor:
+        """K fields of mean 0 and SD about 1 for each box, one a key, (B, K, X, Y, Z) float32."""
+        boxes, each = len(keys), len(keys[0])
+        words = [_signed(key % (1 << 64)) for of_box in keys for key in of_box]
+        starts = self._starts.repeat_interleave(each, 0)
+        values = lattice(torch.tensor(words, device=starts.device), starts, self._spline.shape)
+        out = self._spline(values).mul_(_LATTICE_SD * _SPLINE_GAIN).clamp_(-FIELD_LIMIT, FIELD_LIMIT)
+        return out.view(boxes, each, *out.shape[1:])

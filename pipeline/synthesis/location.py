@@ -1,4 +1,4 @@
-"""Where a tumor may sit: inside its organ, away from vessels, apart from other tumors. Pure, numpy, no draws."""
+"""Where a tumor may sit: at its depth in the organ, away from vessels and other tumors. Pure, numpy, no draws."""
 
 from __future__ import annotations
 
@@ -13,38 +13,47 @@ from pipeline.grid import Index3, index3
 
 GAP_VOXELS = 2  # between tumors, so that connected components are tumors
 VESSEL_CLEARANCE_MM = 10.0  # a larger tumor asks for no more: in a liver, no place is farther from all vessels
+# Both centres are jittered by up to half a voxel an axis after the choice.
+_JITTER_VOXELS = 1.5
 
 
 class Ball(NamedTuple):
-    """What a placed tumor may cover."""
+    """What a placed tumor may touch."""
 
     center_vox: tuple[float, float, float]
     reach_mm: float
 
 
-def best_center(
-    case: Case,
-    candidates: npt.NDArray[np.integer],
-    organ: str,
-    radius_mm: float,
-    reach_mm: float,
-    others: Sequence[Ball],
-) -> Index3 | None:
+class Rules(NamedTuple):
+    """What a place must meet, mm."""
+
+    least_depth: float  # of the centre below the organ's surface
+    most_depth: float
+    vessel_clearance: float  # of the centre from any vessel
+    reach: float  # how far the tumor may touch anything
+
+
+def best_center(case: Case, candidates: npt.NDArray[np.integer], rules: Rules, others: Sequence[Ball]) -> Index3 | None:
     """The first candidate voxel (of shape (n, 3), in the organ) that meets all rules; None when none does.
 
-    Rules: half a radius deep in the organ (or as deep as the organ allows), clear of other tumors, and with no vessel
-    within the radius. Where vessels leave no such place, the candidate farthest from them is taken.
+    Where vessels leave no place with the wanted clearance, the candidate farthest from them is taken.
     """
-    depth = min(radius_mm / 2, 0.5 * case.stats[organ].max_depth_mm)
+    ranked = ranked_centers(case, candidates, rules, others)
+    return index3(ranked[0]) if len(ranked) else None
+
+
+def ranked_centers(
+    case: Case, candidates: npt.NDArray[np.integer], rules: Rules, others: Sequence[Ball]
+) -> npt.NDArray[np.integer]:
+    """The candidates that fit, (m, 3): first those clear of vessels, as they were drawn, then by distance from them."""
     at = tuple(candidates.T)
-    fits = case.surface_distance_mm[at].astype(np.float64) >= depth
+    depth = case.surface_distance_mm[at].astype(np.float64)
+    fits = (depth >= rules.least_depth) & (depth <= rules.most_depth)
     for other in others:
         apart = np.linalg.norm((candidates - np.array(other.center_vox)) * case.spacing_mm, axis=1)
-        # 1.5 voxels more: both centres are jittered by up to half a voxel after the choice
-        fits &= apart >= reach_mm + other.reach_mm + (GAP_VOXELS + 1.5) * case.spacing_mm
-    rows = np.flatnonzero(fits)
-    if rows.size == 0:
-        return None
-    vessel = case.vessel_distance_mm[tuple(candidates[rows].T)].astype(np.float64)
-    clear = np.flatnonzero(vessel >= min(radius_mm, VESSEL_CLEARANCE_MM))
-    return index3(candidates[rows[clear[0] if clear.size else int(np.argmax(vessel))]])
+        fits &= apart >= rules.reach + other.reach_mm + (GAP_VOXELS + _JITTER_VOXELS) * case.spacing_mm
+    fitting = candidates[fits]
+    vessel = case.vessel_distance_mm[tuple(fitting.T)].astype(np.float64)
+    clear = vessel >= min(rules.vessel_clearance, VESSEL_CLEARANCE_MM)
+    order = np.argsort(np.where(clear, -np.inf, -vessel), kind="stable")
+    return np.asarray(fitting[order])

@@ -1,33 +1,37 @@
-"""Applying a spec: `synthesise(case, spec)` gives image and label; `render` also says which voxels are which tumor.
+"""Applying specs: `synthesise(case, spec)` gives image and label; `render` also says which voxels are which tumor.
 
-Work happens only in each tumor's box. All arithmetic is float32 additions, multiplications, divisions and square roots
-on one box at a time, so the result does not depend on batching, threads or the order of samples.
+Work happens only in boxes around the tumors. All arithmetic is on whole numbers, or float32 additions, multiplications,
+divisions and square roots of single voxels, so neither the device, batching, threads nor the order of samples changes a
+bit. (Not even division by a plain number: a GPU multiplies by its reciprocal.) On a GPU the tumors of many samples are
+worked on together, `render_batch`.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from pipeline.case import AIR_HU, HU_RANGE, Case
-from pipeline.grid import Index3, Slices3, crop, index3, slices3
+from pipeline.grid import Index3, Slices3, index3, slices3
 from pipeline.organs import organ_id, tumor_id
 from pipeline.synthesis import effects, shape, texture
-from pipeline.synthesis.fields import Axes
+from pipeline.synthesis.engines.registry import engine_of, is_coarse, reach_mm
 from pipeline.synthesis.location import GAP_VOXELS
+from pipeline.synthesis.upstream import GLAND_MM, behind_blocked_duct
+from pipeline.synthesis.warp import mass_effect
+from pipeline.synthesis.window import Window, volume_box
 
-if TYPE_CHECKING:  # spec.py draws with location.py of this room
-    from pipeline.spec import SampleSpec, TumorSpec
+if TYPE_CHECKING:
+    from pipeline.spec.records import SampleSpec, TumorSpec
 
-MIN_VOXELS = 5  # a tumor that the organ's border cuts to less is left out, image and label
-_SHADING_MM = 4.0
-_HALO = 4  # voxels around a box that the smoothing of the donor looks at
+_BATCH_VOXELS = 1 << 25  # of all boxes that a GPU works on together: 128 MiB for each of about ten temporaries
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,32 @@ class Rendered:
     instances: tuple[Instance, ...]
 
 
+@dataclass(frozen=True)
+class _Canvas:
+    """A sample in the making: the tensors are painted on."""
+
+    case: Case
+    spec: SampleSpec
+    image: torch.Tensor
+    label: torch.Tensor
+    masks: dict[int, Instance]  # by position among the spec's tumors
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One tumor or distractor and the box of its patch that it can touch."""
+
+    canvas: _Canvas
+    tumor: TumorSpec
+    number: int | None  # position among the spec's tumors; None for a distractor
+    low: Index3
+    high: Index3
+
+    @property
+    def size(self) -> Index3:
+        return index3(np.subtract(self.high, self.low))
+
+
 def synthesise(
     case: Case, spec: SampleSpec, device: str = "cpu"
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
@@ -57,133 +87,218 @@ def synthesise(
 
 
 def render(case: Case, spec: SampleSpec, device: str = "cpu") -> Rendered:
-    """Cut the healthy patch and put the spec's tumors into it, one after the other."""
-    image = crop(case.ct, spec.origin_vox, spec.patch_shape, AIR_HU)
-    label = _labelled(crop(case.organs, spec.origin_vox, spec.patch_shape, 0), spec.organs)
-    instances = []
+    """Cut the healthy patch and put the spec's tumors into it."""
+    return render_batch([case], [spec], device)[0]
+
+
+def render_batch(cases: Sequence[Case], specs: Sequence[SampleSpec], device: str = "cpu") -> list[Rendered]:
+    """Render many samples. On a GPU with one sequence of kernels for all tumors of like size and engine."""
+    where = torch.device(device)
     with torch.inference_mode():
-        for tumor in spec.tumors:
-            instance = _insert(case, spec, tumor, image, label, torch.device(device))
-            if instance is not None:
-                instances.append(instance)
-    return Rendered(image, label, tuple(instances))
+        canvases = _canvases(cases, specs, where)
+        for group in _groups(_around(canvases), where):
+            _push(group, where)
+        for canvas in canvases:
+            _block_ducts(canvas, where)
+        for group in _groups(_lesions(canvases), where):
+            _insert(group, where)
+        return _finished(canvases, where)
 
 
-def _labelled(ids: npt.NDArray[np.uint8], organs: tuple[str, ...]) -> npt.NDArray[np.uint8]:
+def _canvases(cases: Sequence[Case], specs: Sequence[SampleSpec], device: torch.device) -> list[_Canvas]:
+    """The healthy patches."""
+    canvases = []
+    for case, spec in zip(cases, specs, strict=True):
+        _check_apart(spec, case.spacing_mm)
+        image = volume_box(case, "ct", spec.origin_vox, spec.patch_shape, AIR_HU, device)
+        if device.type != "cpu":  # there, a box that lies inside the volume is a view of it
+            image = image.clone()
+        organs = volume_box(case, "organs", spec.origin_vox, spec.patch_shape, 0, device)
+        canvases.append(_Canvas(case, spec, image, _labelled(organs, spec.organs), {}))
+    return canvases
+
+
+def _check_apart(spec: SampleSpec, spacing_mm: float) -> None:
+    """Nothing that a tumor touches is touched by another: so their order does not matter."""
+    for a, b in combinations((*spec.tumors, *spec.distractors), 2):
+        apart = math.dist(a.center_vox, b.center_vox) * spacing_mm
+        if apart < touched_mm(a) + touched_mm(b) + GAP_VOXELS * spacing_mm:
+            raise ValueError(f"sample {spec.index}: tumors {a.instance} and {b.instance} are {apart:.1f} mm apart")
+
+
+def touched_mm(tumor: TumorSpec) -> float:
+    """No voxel farther from the centre changes (but for the gland behind a blocked duct)."""
+    return max(reach_mm(tumor), tumor.mass_effect.reach_mm if tumor.mass_effect else 0.0)
+
+
+def _labelled(ids: torch.Tensor, organs: Sequence[str]) -> torch.Tensor:
     """Class ids with everything but these organs and their tumors as background."""
-    kept = np.zeros(ids.shape, bool)
+    kept = torch.zeros_like(ids)
     for organ in organs:
-        for class_id in (organ_id(organ), tumor_id(organ)):
-            kept |= ids == class_id
-    return ids * kept
+        above = ids - organ_id(organ)  # 0 for the organ, 1 for its tumor; uint8 wraps around below
+        kept |= above.clamp_(max=2).bitwise_right_shift_(1).sub_(1)  # all ones for those two, else zeros
+    return ids & kept
 
 
-def _tumor_box(case: Case, spec: SampleSpec, tumor: TumorSpec) -> tuple[Index3, Index3] | None:
-    """Half-open patch box (low, high) of the voxels a tumor can touch; None when it misses the patch."""
-    rotation, half_axes = np.array(tumor.rotation), np.array(tumor.half_axes_mm)
-    extent = np.sqrt(((rotation * half_axes[:, None]) ** 2).sum(axis=0))  # of the rotated ellipsoid along each axis
-    extent = (extent + 3.3 * tumor.deformation_mm + tumor.edge_mm / 2) / case.spacing_mm + 1
-    center = np.array(tumor.center_vox) - spec.origin_vox
+def _finished(canvases: Sequence[_Canvas], device: torch.device) -> list[Rendered]:
+    images, labels = ([_on_host(getattr(c, name)) for c in canvases] for name in ("image", "label"))
+    if device.type != "cpu":
+        torch.cuda.synchronize(device)
+    return [
+        Rendered(image.numpy(), label.numpy(), tuple(c.masks[number] for number in sorted(c.masks)))
+        for c, image, label in zip(canvases, images, labels, strict=True)
+    ]
+
+
+def _on_host(volume: torch.Tensor) -> torch.Tensor:
+    """The volume in page-locked memory once the device is done; on a CPU itself."""
+    if volume.device.type == "cpu":
+        return volume
+    host = torch.empty(volume.shape, dtype=volume.dtype, pin_memory=True)
+    return host.copy_(volume, non_blocking=True)
+
+
+# ---- who is worked on together ----
+
+
+def _lesions(canvases: Sequence[_Canvas]) -> Iterator[_Job]:
+    for canvas in canvases:
+        for number, tumor in enumerate(canvas.spec.tumors):
+            yield from _job(canvas, tumor, number, engine_of(tumor).extent_mm(tumor))
+        for distractor in canvas.spec.distractors:
+            yield from _job(canvas, distractor, None, engine_of(distractor).extent_mm(distractor))
+
+
+def _around(canvases: Sequence[_Canvas]) -> Iterator[_Job]:
+    for canvas in canvases:
+        for tumor in (*canvas.spec.tumors, *canvas.spec.distractors):
+            if tumor.mass_effect:
+                yield from _job(canvas, tumor, None, (tumor.mass_effect.reach_mm,) * 3)
+
+
+def _job(
+    canvas: _Canvas, tumor: TumorSpec, number: int | None, extent_mm: tuple[float, float, float]
+) -> Iterator[_Job]:
+    """The voxels of the patch within `extent_mm` of the tumor's centre; nothing when it misses the patch."""
+    extent = np.array(extent_mm) / canvas.case.spacing_mm + 1
+    center = np.array(tumor.center_vox) - canvas.spec.origin_vox
     low = np.maximum(np.floor(center - extent), 0).astype(int)
-    high = np.minimum(np.ceil(center + extent) + 1, spec.patch_shape).astype(int)
-    if np.any(low >= high):
-        return None
-    return index3(low), index3(high)
+    high = np.minimum(np.ceil(center + extent) + 1, canvas.spec.patch_shape).astype(int)
+    if np.all(low < high):
+        yield _Job(canvas, tumor, number, index3(low), index3(high))
 
 
-def _insert(
-    case: Case,
-    spec: SampleSpec,
-    tumor: TumorSpec,
-    image: npt.NDArray[np.int16],
-    label: npt.NDArray[np.uint8],
-    device: torch.device,
-) -> Instance | None:
-    """Put one tumor into image and label in place; None when fewer than MIN_VOXELS of it fit."""
-    found = _tumor_box(case, spec, tumor)
-    if found is None:
-        return None
-    low, high = found
-    box, size, corner = slices3(low, high), index3(np.subtract(high, low)), index3(np.add(low, spec.origin_vox))
-    axes = _axes_mm(tumor, corner, size, case.spacing_mm)
-    depth = shape.depth_mm(tumor, axes, device)
-    alpha = shape.soft_mask(depth, tumor.edge_mm)
-    alpha.mul_(_room(case, tumor, corner, label, box, device))
-    mask, crumbs = _one_component(alpha)
-    if np.count_nonzero(mask) < MIN_VOXELS:
-        return None
-    if crumbs:  # what is not labelled must not be painted either
-        alpha.mul_(_grown(torch.from_numpy(mask), round(tumor.edge_mm / case.spacing_mm) + 1, device))
-    tissue = _tissue(case, tumor, corner, size, device)
-    profile = _profile(tumor, depth, axes)
-    tissue.add_(profile).add_(texture.level(tumor.contrast_hu, profile, alpha, torch.from_numpy(mask).to(device)))
-    healthy = torch.from_numpy(image[box]).to(device, torch.float32)
-    blended = healthy.add(alpha * (tissue - healthy)).round_().clamp_(*HU_RANGE)
-    image[box] = torch.where(alpha > 0, blended, healthy).to(torch.int16).cpu().numpy()
-    label[box][mask] = tumor_id(tumor.organ)
-    return Instance(tumor, box, mask)
+def _groups(jobs: Iterator[_Job], device: torch.device) -> Iterator[list[_Job]]:
+    """One job at a time on a CPU, whose caches hold one box; on a GPU many of like size and engine."""
+    if device.type == "cpu":
+        yield from ([job] for job in jobs)
+        return
+    alike: dict[tuple[object, ...], list[_Job]] = {}
+    for job in jobs:
+        coarse = is_coarse(job.tumor, job.canvas.case.spacing_mm)
+        size = math.ceil(math.log2(max(job.size)))
+        alike.setdefault((job.tumor.form.engine, coarse, size), []).append(job)
+    for like in alike.values():
+        most = max(1, _BATCH_VOXELS // math.prod(np.max([job.size for job in like], axis=0).tolist()))
+        for start in range(0, len(like), most):
+            yield like[start : start + most]
 
 
-def _axes_mm(tumor: TumorSpec, corner: Index3, size: Index3, spacing_mm: float) -> Axes:
-    """Coordinates of the box's voxels relative to the tumor's centre, mm, one array an axis."""
-    x, y, z = (
-        (np.arange(start, start + n, dtype=np.float64) - center) * spacing_mm
-        for start, n, center in zip(corner, size, tumor.center_vox, strict=True)
-    )
-    return x, y, z
+def _window(group: Sequence[_Job], device: torch.device) -> Window:
+    size = index3(np.max([job.size for job in group], axis=0))
+    corners = np.array([np.add(job.low, job.canvas.spec.origin_vox) for job in group], np.int64)
+    return Window(tuple(job.canvas.case for job in group), corners, size, device)
 
 
-def _room(
-    case: Case, tumor: TumorSpec, corner: Index3, label: npt.NDArray[np.uint8], box: Slices3, device: torch.device
-) -> torch.Tensor:
-    """Where the tumor may be, 0 to 1: in its organ, fading over the last voxel below the surface, apart from others."""
-    inside = label[box] == organ_id(tumor.organ)
-    # Whole sixteenths of a voxel: float16 mm would put the outermost voxels a hair off the label's threshold.
-    surface = crop(case.surface_distance_mm, corner, inside.shape, 0).astype(np.float64) / case.spacing_mm
-    room = torch.from_numpy((np.rint(16 * surface) / 32).astype(np.float32)).to(device).clamp_(0, 1)
-    room.mul_(torch.from_numpy(inside).to(device))
-    others = label[box] == tumor_id(tumor.organ)
-    if others.any():
-        room.mul_(1 - _grown(torch.from_numpy(others), GAP_VOXELS, device))
-    return room
+# ---- what is done to them ----
 
 
-def _one_component(alpha: torch.Tensor) -> tuple[npt.NDArray[np.bool_], bool]:
-    """The largest 26-connected piece of the voxels that are at least half tumor, and whether there were others."""
-    mask = (alpha >= 0.5).cpu().numpy()
-    pieces, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
-    if count <= 1:
-        return mask, False
-    largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
-    return pieces == largest, True
+def _push(group: Sequence[_Job], device: torch.device) -> None:
+    """Mass effect: move the tissue around tumors."""
+    window = _window(group, device)
+    tumors = [job.tumor for job in group]
+    warped = mass_effect(tumors, [t.mass_effect for t in tumors if t.mass_effect], window)
+    hu = warped.hu.clamp_(*HU_RANGE).to(torch.int16)
+    for b, job in enumerate(group):
+        own, box = slices3((0, 0, 0), job.size), slices3(job.low, job.high)
+        moved, image, label = warped.moved[b][own], job.canvas.image[box], job.canvas.label[box]
+        image.copy_(torch.where(moved, hu[b][own], image))
+        label.copy_(torch.where(moved, _labelled(warped.organs[b][own], job.canvas.spec.organs), label))
 
 
-def _grown(mask: torch.Tensor, voxels: int, device: torch.device) -> torch.Tensor:
-    """A boolean mask dilated by a cube of `voxels`, as 0 and 1 in float32."""
-    grown = mask.to(device, torch.float32)[None, None]
-    for axis in range(3):
-        window = [1, 1, 1]
-        window[axis] = 2 * voxels + 1
-        padding = [w // 2 for w in window]
-        grown = F.max_pool3d(grown, window, 1, padding=padding)
-    return grown[0, 0]
+def _block_ducts(canvas: _Canvas, device: torch.device) -> None:
+    for tumor in canvas.spec.tumors:
+        if tumor.upstream is None:
+            continue
+        points = np.array(tumor.upstream.duct) - canvas.spec.origin_vox
+        around = GLAND_MM / canvas.case.spacing_mm
+        low = np.clip(np.floor(points.min(0) - around), 0, canvas.spec.patch_shape).astype(int)
+        high = np.clip(np.ceil(points.max(0) + around) + 1, low, canvas.spec.patch_shape).astype(int)
+        if np.any(low >= high):
+            continue
+        box = slices3(low.tolist(), high.tolist())
+        job = _Job(canvas, tumor, None, index3(low), index3(high))
+        changed = behind_blocked_duct(tumor, tumor.upstream, canvas.image[box], _window([job], device))
+        canvas.image[box] = changed.hu.round_().clamp_(*HU_RANGE).to(torch.int16)
+        canvas.label[box].masked_fill_(changed.gone, 0)
 
 
-def _tissue(case: Case, tumor: TumorSpec, corner: Index3, size: Index3, device: torch.device) -> torch.Tensor:
-    """HU of the box as plain tissue of the organ: without vessels, with the donor's noise. (X, Y, Z) float32."""
-    stats = case.stats[tumor.organ]
-    start, around = index3(np.subtract(corner, _HALO)), index3(np.add(size, 2 * _HALO))
-    ct = torch.from_numpy(crop(case.ct, start, around, AIR_HU)).to(device, torch.float32)
-    organ = crop(case.organs, start, around, 0) == organ_id(tumor.organ)
-    plain = organ & (crop(case.vessels, start, around, 0) == 0)
-    cell = max(1, round(_SHADING_MM / case.spacing_mm))
-    base = texture.parenchyma(ct, torch.from_numpy(plain).to(device, torch.float32), stats.mean_hu, cell)
-    inner = tuple(slice(_HALO, _HALO + n) for n in size)
-    passes = 2 if case.spacing_mm < 2 else 1
-    return base[inner] + texture.fine_noise(ct, _HALO, passes, stats.sd_hu)
+def _insert(group: Sequence[_Job], device: torch.device) -> None:
+    """Put a group's tumors into image and label; those of which fewer than MIN_VOXELS fit are left out."""
+    window = _window(group, device)
+    tumors = [job.tumor for job in group]
+    depth = engine_of(tumors[0]).depth_mm(tumors, window)
+    alpha = shape.soft_mask(depth, window.parameter([t.edge_mm for t in tumors]))
+    alpha.mul_(shape.room(tumors, window)).mul_(_in_patch(group, window))
+    masks = _components(alpha, tumors, window)
+    mask = torch.from_numpy(masks).to(device)
+    structure = texture.structure(tumors, window)
+    profile = effects.profile(tumors, depth, structure, window)
+    healthy = _shown(group, window).to(torch.float32)
+    profile.add_(texture.level(tumors, profile, alpha, mask))
+    tissue = texture.tissue(tumors, profile, healthy, window)
+    blended = tissue.sub_(healthy).mul_(alpha).add_(healthy).round_().clamp_(*HU_RANGE).to(torch.int16)
+    for b, job in enumerate(group):
+        own = slices3((0, 0, 0), job.size)
+        box = slices3(job.low, job.high)
+        job.canvas.image[box] = torch.where(alpha[b][own] > 0, blended[b][own], job.canvas.image[box])
+        if job.number is None or not masks[b].any():
+            continue
+        job.canvas.label[box].masked_fill_(mask[b][own], tumor_id(job.tumor.organ))
+        job.canvas.masks[job.number] = Instance(job.tumor, box, masks[b][own])
 
 
-def _profile(tumor: TumorSpec, depth: torch.Tensor, axes: Axes) -> torch.Tensor:
-    """What the tumor's structure and rim add to plain tissue, HU, (X, Y, Z) float32."""
-    profile = texture.structure(tumor, axes, depth.device)
-    return profile.add_(effects.rim(depth, tumor.rim_hu, tumor.rim_mm)) if tumor.rim_hu else profile
+def _in_patch(group: Sequence[_Job], window: Window) -> torch.Tensor | float:
+    """1 inside each job's own box, 0 where the group's common box reaches over it."""
+    if len(group) == 1:
+        return 1.0
+    inside = torch.zeros((len(group), *window.size), device=window.device)
+    for b, job in enumerate(group):
+        inside[b][slices3((0, 0, 0), job.size)] = 1
+    return inside
+
+
+def _components(alpha: torch.Tensor, tumors: Sequence[TumorSpec], window: Window) -> npt.NDArray[np.bool_]:
+    """The voxels that are labelled, (B, X, Y, Z): at least half tumor, in one piece. What falls off is not painted."""
+    masks = (alpha >= 0.5).cpu().numpy()
+    for b, tumor in enumerate(tumors):
+        mask, crumbs = shape.largest_component(masks[b])
+        if np.count_nonzero(mask) < shape.MIN_VOXELS:
+            masks[b] = False
+            alpha[b] = 0
+        elif crumbs:
+            masks[b] = mask
+            edge = round(tumor.edge_mm / window.spacing_mm) + 1
+            alpha[b].mul_(shape.grown(torch.from_numpy(mask).to(window.device), edge))
+    return masks
+
+
+def _shown(group: Sequence[_Job], window: Window) -> torch.Tensor:
+    """What the canvases show in the boxes, (B, X, Y, Z) int16."""
+    boxes = [job.canvas.image[slices3(job.low, job.high)] for job in group]
+    if len(boxes) == 1:
+        return boxes[0][None]
+    out = torch.zeros((len(group), *window.size), dtype=torch.int16, device=window.device)
+    for b, box in enumerate(boxes):
+        out[b][slices3((0, 0, 0), box.shape)] = box
+    return out

@@ -1,48 +1,109 @@
-"""The form of a tumor: an ellipsoid under an elastic deformation, as a depth field and a soft mask."""
+"""From a depth field to what is tumor: the soft edge, the room it may take, the one piece that is labelled."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cc3d
+import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
-from pipeline.synthesis.fields import Axes, smooth_field
+from pipeline.grid import index3
+from pipeline.organs import organ_id
+from pipeline.synthesis.window import Window
 
-if TYPE_CHECKING:  # spec.py draws with location.py of this room
-    from pipeline.spec import TumorSpec
+if TYPE_CHECKING:
+    from pipeline.spec.records import TumorSpec
 
-
-def depth_mm(tumor: TumorSpec, axes_mm: Axes, device: torch.device) -> torch.Tensor:
-    """Depth below the tumor's surface in mm, negative outside, (X, Y, Z) float32.
-
-    `axes_mm`: coordinates of the box's voxels relative to the tumor's centre. To first order in the distance from the
-    surface: with s = |A p| for the ellipsoid |A p| = 1, the distance is (1 - s) / |grad s| = (1 - s) s / |A^T A p|.
-    """
-    along = [_coordinate(tumor, axes_mm, i, device) for i in range(3)]
-    s2 = torch.zeros_like(along[0])
-    g2 = torch.zeros_like(along[0])
-    for j, half_axis in enumerate(tumor.half_axes_mm):
-        q = along[0] * tumor.rotation[j][0] + along[1] * tumor.rotation[j][1] + along[2] * tumor.rotation[j][2]
-        q.div_(half_axis)
-        s2.add_(q * q)
-        q.div_(half_axis)
-        g2.add_(q.mul_(q))
-    s = s2.sqrt_()
-    return (1 - s).mul_(s).div_(g2.sqrt_().add_(1e-6))
+MIN_VOXELS = 5  # a tumor that borders cut to less is left out, image and label
+# Where a tumor may grow out of its organ: into fat, never into gas, bone or soft tissue that is no organ of ours
+# (muscle, bowel loops without a mask); HU of the CT without its fine noise.
+FAT_HU = (-190, -20)
+SURFACE_HU = (-190, 250)  # beside the organ's surface: partial volume of organ and fat
+_TIDY = 4  # voxels around a box that the tidying of a tumor's room looks at
+_LUMEN_HU = (-10, 150)  # the wall of a hollow organ; what is outside of it is content
 
 
-def _coordinate(tumor: TumorSpec, axes_mm: Axes, axis: int, device: torch.device) -> torch.Tensor:
-    """Where each voxel's tissue comes from along one axis: its coordinate plus the elastic displacement."""
-    spread = [1, 1, 1]
-    spread[axis] = len(axes_mm[axis])
-    straight = torch.from_numpy(axes_mm[axis]).to(device, torch.float32).view(spread)
-    if tumor.deformation_mm == 0:
-        return straight.expand([len(a) for a in axes_mm])
-    moved = smooth_field(tumor.key + axis, axes_mm, tumor.deformation_grid_mm, device)
-    return moved.mul_(tumor.deformation_mm).add_(straight)
-
-
-def soft_mask(depth: torch.Tensor, edge_mm: float) -> torch.Tensor:
+def soft_mask(depth: torch.Tensor, edge_mm: torch.Tensor) -> torch.Tensor:
     """Share of tumor in each voxel, 0 to 1: a cubic step (smoothstep) of width `edge_mm`, 0.5 on the surface."""
-    t = (depth / edge_mm).add_(0.5).clamp_(0, 1)
-    return t * t * (3 - 2 * t)
+    t = depth.div(edge_mm.clamp(min=1e-3)).add_(0.5).clamp_(0, 1)
+    return step(t)
+
+
+def step(t: torch.Tensor) -> torch.Tensor:
+    """The smoothstep of values that lie in 0 to 1."""
+    return (t * t).mul_(t.mul(-2).add_(3))
+
+
+def room(tumors: Sequence[TumorSpec], window: Window) -> torch.Tensor:
+    """Where each tumor may be, 0 to 1, (B, X, Y, Z): in its organ, fading over the last voxel below the surface."""
+    ids = torch.tensor([organ_id(t.organ) for t in tumors], dtype=torch.uint8, device=window.device).view(-1, 1, 1, 1)
+    organs = window.volume("organs", 0)
+    inside = organs == ids
+    # Whole sixteenths of a voxel: float16 mm would put the outermost voxels a hair off the label's threshold.
+    surface = window.volume("surface_distance_mm", 0).to(torch.float32)
+    faded = surface.mul_(16 / window.spacing_mm).round_().mul_(1 / 32).clamp_(0, 1).mul_(inside)
+    for b, tumor in enumerate(tumors):
+        if tumor.room == "outside":
+            faded[b] = _outside(tumor, _one(window, b))
+        elif tumor.room == "lumen":
+            faded[b] = inside[b] & ~_soft_tissue(_smooth(_one(window, b)))[0]
+    return faded
+
+
+def _one(window: Window, b: int) -> Window:
+    return Window((window.cases[b],), window.corners[b : b + 1], window.size, window.device)
+
+
+def _smooth(window: Window) -> torch.Tensor:
+    """CT without its fine noise, (1, X, Y, Z) int16."""
+    return window.volume("ct", -1000) - window.volume("noise", 0).to(torch.int16)
+
+
+def _soft_tissue(smooth: torch.Tensor) -> torch.Tensor:
+    return (smooth >= _LUMEN_HU[0]) & (smooth <= _LUMEN_HU[1])
+
+
+def _outside(tumor: TumorSpec, window: Window) -> torch.Tensor:
+    """The organ, and around it fat and the blurred border of the organ where no other organ is; (X, Y, Z) bool.
+
+    Without tongues thinner than 3 voxels between loops and muscles, and without holes where a voxel of vessel or duct
+    crosses the fat.
+    """
+    wider = Window(window.cases, window.corners - _TIDY, index3(n + 2 * _TIDY for n in window.size), window.device)
+    organs, smooth = wider.volume("organs", 0)[0], _smooth(wider)[0]
+    inside = organs == organ_id(tumor.organ)
+    fat = (smooth >= FAT_HU[0]) & (smooth <= FAT_HU[1])
+    possible = inside | ((organs == 0) & (smooth >= SURFACE_HU[0]) & (smooth <= SURFACE_HU[1]))
+    free = inside | (possible & (fat | (grown(inside, 1) > 0)))
+    opened = grown(_shrunk(free, 1) > 0, 1) > 0
+    closed = _shrunk(grown(opened, 1) > 0, 1) > 0
+    tidy = inside | (closed & possible)
+    return tidy[tuple(slice(_TIDY, n - _TIDY) for n in tidy.shape)]
+
+
+def _shrunk(mask: torch.Tensor, voxels: int) -> torch.Tensor:
+    """A boolean mask (X, Y, Z) eroded by a cube of `voxels`, as 0 and 1 in float32."""
+    return 1 - grown(~mask, voxels)
+
+
+def grown(mask: torch.Tensor, voxels: int) -> torch.Tensor:
+    """A boolean mask (X, Y, Z) dilated by a cube of `voxels`, as 0 and 1 in float32."""
+    out = mask.to(torch.float32)[None, None]
+    for axis in range(3):
+        size = [1, 1, 1]
+        size[axis] = 2 * voxels + 1
+        out = F.max_pool3d(out, size, 1, padding=[n // 2 for n in size])
+    return out[0, 0]
+
+
+def largest_component(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], bool]:
+    """The largest 26-connected piece of a mask, and whether there were others."""
+    pieces, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
+    if count <= 1:
+        return mask, False
+    largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
+    return pieces == largest, True

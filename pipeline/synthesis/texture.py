@@ -1,64 +1,84 @@
-"""What a tumor is made of: parenchyma without its vessels, plus coarse structure, plus the donor's own fine noise."""
+"""What a tumor is made of: plain tissue of its organ, coarse structure, the donor's own fine noise, a level."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
-from pipeline.synthesis.fields import Axes, smooth_field
+from pipeline.case import parenchyma_cell
+from pipeline.synthesis.fields import FieldGrid, Interpolation
+from pipeline.synthesis.window import Window
 
-if TYPE_CHECKING:  # spec.py draws with location.py of this room
-    from pipeline.spec import TumorSpec
+if TYPE_CHECKING:
+    from pipeline.spec.records import TumorSpec
 
-SHADING_HU = 20.0  # parenchyma may differ by this from its mean across an organ
-NOISE_SDS = 2.5  # donor residuals beyond this many SD are vessels and edges, not noise
+_DARKEST_HU = -115.0  # fat; no tumor is darker, whatever its structure adds up to
+_OCTAVES = (0.8, 0.6)  # of the structure: its grain, and half of it; squares add up to 1
 _TEXTURE_KEY = 16  # keys 0 to 2 are the deformation's
 
 
-def structure(tumor: TumorSpec, axes_mm: Axes, device: torch.device) -> torch.Tensor:
-    """Coarse structure of the tumor in HU, (X, Y, Z) float32."""
-    return smooth_field(tumor.key + _TEXTURE_KEY, axes_mm, tumor.texture_grain_mm, device).mul_(tumor.texture_sd_hu)
+def structure(tumors: Sequence[TumorSpec], window: Window) -> torch.Tensor:
+    """Coarse structure of SD about 1 in two octaves, (B, X, Y, Z) float32."""
+    axes = window.axes_mm([t.center_vox for t in tumors])
+    total = None
+    for octave, share in enumerate(_OCTAVES):
+        grid = FieldGrid(axes, [t.texture_grain_mm / 2**octave for t in tumors], window.device)
+        field = grid.field([t.key + _TEXTURE_KEY + octave for t in tumors]).mul_(share)
+        total = field if total is None else total.add_(field)
+    return torch.zeros((len(tumors), *window.size), device=window.device) if total is None else total
 
 
-def level(contrast_hu: float, profile: torch.Tensor, alpha: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """HU to add to the tumor so that, blended by `alpha`, its mean over `mask` is `contrast_hu` above parenchyma.
+def tissue(tumors: Sequence[TumorSpec], added: torch.Tensor, healthy: torch.Tensor, window: Window) -> torch.Tensor:
+    """HU of the boxes as if all were tumor, (B, X, Y, Z) float32: what each tumor starts from, and what it adds to it.
 
-    `profile` is what structure and rim add. The sums are in fixed point: integers add up to the same in any order, on
+    `base: parenchyma` follows the organ's local HU without vessels, `base: mean` is the organ's mean everywhere; both
+    get the donor's noise. `base: donor` is what the image shows, `healthy`.
+    """
+    local = parenchyma(tumors, window)
+    for b, tumor in enumerate(tumors):
+        if tumor.base == "mean":
+            local[b] = window.cases[b].stats[tumor.organ].mean_hu
+    noise = window.volume("noise", 0).to(torch.float32)
+    if not all(t.noise for t in tumors):
+        noise.mul_(window.parameter([t.noise for t in tumors]))
+    local.add_(added).clamp_(min=_DARKEST_HU).add_(noise)
+    for b, tumor in enumerate(tumors):
+        if tumor.base == "donor":
+            local[b] = healthy[b] + added[b]
+    return local
+
+
+def parenchyma(tumors: Sequence[TumorSpec], window: Window) -> torch.Tensor:
+    """Local HU of each tumor's organ, linear between the points of the case's coarse grid, (B, X, Y, Z) float32."""
+    cell = parenchyma_cell(window.spacing_mm)
+    grids = [case.parenchyma[t.organ] for case, t in zip(window.cases, tumors, strict=True)]
+    positions = []
+    for axis, n in enumerate(window.size):
+        last = np.array([[g.shape[axis] - 1 - 1e-6] for g in grids])
+        voxel = window.corners[:, axis, None] + np.arange(n, dtype=np.float64)
+        positions.append(np.clip(voxel / cell, 0, last))  # outside the volume the border's value goes on
+    between = Interpolation((positions[0], positions[1], positions[2]), "linear", window.device)
+    x, y, z = between.shape
+    boxes = np.zeros((len(grids), x, y, z), np.float32)
+    for b, grid in enumerate(grids):
+        i, j, k = between.starts[b]
+        part = grid[i : i + x, j : j + y, k : k + z]
+        boxes[b, : part.shape[0], : part.shape[1], : part.shape[2]] = part
+    return between(torch.from_numpy(boxes).to(window.device))
+
+
+def level(tumors: Sequence[TumorSpec], profile: torch.Tensor, alpha: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """HU to add to each tumor so that, blended by `alpha`, its mean over `mask` is its contrast; (B, 1, 1, 1) float32.
+
+    `profile` is what structure and parts add. The sums are of whole numbers, which add up to the same in any order, on
     any device.
     """
-    share = (alpha * 4096).to(torch.int64) * mask
-    added = (share * (profile * 64).to(torch.int64)).sum() / (4096 * 64)
-    return ((contrast_hu * mask.sum() - added) / (share.sum() / 4096)).to(torch.float32)
-
-
-def parenchyma(ct: torch.Tensor, tissue: torch.Tensor, mean_hu: float, cell: int) -> torch.Tensor:
-    """Local HU of the organ's tissue without vessels, smooth over about `2 * cell` voxels, (X, Y, Z) float32.
-
-    `tissue` is 1 where a voxel is parenchyma. Cells without any take the organ's mean.
-    """
-    pooled = [F.avg_pool3d(v[None, None], cell, cell, ceil_mode=True) for v in (ct * tissue, tissue)]
-    total, weight = (F.avg_pool3d(v, 3, 1, padding=1) for v in pooled)
-    local = (total + 0.01 * mean_hu) / (weight + 0.01)
-    local = local.clamp_(mean_hu - SHADING_HU, mean_hu + SHADING_HU)
-    size = [n * cell for n in local.shape[2:]]
-    smooth = F.interpolate(local, size=size, mode="trilinear", align_corners=False)[0, 0]
-    return smooth[tuple(slice(n) for n in ct.shape)]
-
-
-def fine_noise(ct: torch.Tensor, halo: int, passes: int, sd_hu: float) -> torch.Tensor:
-    """The donor's own noise: CT minus its local mean, cut at NOISE_SDS; the halo of the box is taken off."""
-    mean = ct
-    for axis in range(3):
-        for _ in range(passes):
-            mean = _box3(mean, axis)
-    inner = tuple(slice(halo, n - halo) for n in ct.shape)
-    kept = halo - passes
-    trim = tuple(slice(kept, n - kept) for n in mean.shape)
-    return (ct[inner] - mean[trim]).clamp_(-NOISE_SDS * sd_hu, NOISE_SDS * sd_hu)
-
-
-def _box3(values: torch.Tensor, axis: int) -> torch.Tensor:
-    n = values.shape[axis] - 2
-    return (values.narrow(axis, 0, n) + values.narrow(axis, 1, n) + values.narrow(axis, 2, n)).div_(3)
+    share = alpha.mul(4096).to(torch.int32).mul_(mask)
+    added = (profile.mul(64).to(torch.int32) * share).flatten(1).sum(1, dtype=torch.int64).double().div_(4096 * 64)
+    weight = share.flatten(1).sum(1, dtype=torch.int64).double().div_(4096)
+    voxels = mask.flatten(1).sum(1, dtype=torch.int64).double()
+    contrast = torch.tensor([t.contrast_hu for t in tumors], dtype=torch.float64, device=alpha.device)
+    return ((contrast * voxels - added) / weight.clamp_(min=1e-3)).to(torch.float32).view(-1, 1, 1, 1)

@@ -1,0 +1,13 @@
+"""The recipe of a sample, and the only place that draws: `draw_sample(bank, config, index)`.
+
+Everything random about a sample is decided here, from `SeedSequence((seed, index))`, and kept in a `SampleSpec`.
+Applying a spec (`pipeline.synthesis`) is a pure function. Small-scale randomness (deformation, texture) is a hash of a
+tumor's `key`.
+"""
+
+from pipeline.spec.distributions import draw
+from pipeline.spec.limits import check_bank
+from pipeline.spec.records import SampleSpec, TumorSpec
+from pipeline.spec.sample import BODY_HU, draw_sample
+
+__all__ = ["BODY_HU", "SampleSpec", "TumorSpec", "check_bank", "draw", "draw_sample"]

@@ -1,0 +1,116 @@
+"""What a request can ask for: tumor kinds by weight, and the diameters that grid, patch and organ allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from pipeline.bank import Bank
+from pipeline.case import OrganStats
+from pipeline.config import GenerateConfig, TumorSettings
+from pipeline.errors import InputError
+from pipeline.presets import OrganPreset, TumorKind, WallGrowth, preset_of
+
+MIN_DIAMETER_VOXELS = 2.5  # smaller balls cover too few voxels to be labelled as they are drawn
+# Largest diameter over the organ's largest depth; the largest ball inside the organ has 2. Tumors that leave the organ
+# or lie along a thin one can be larger.
+_IN_ORGAN, _EXOPHYTIC, _ALONG = 1.8, 3.6, 2.5
+_VOLUME_SHARE = 0.5  # of the organ, that one tumor may take
+_WALL_SHARE = 0.25  # the same of a hollow organ, lumen included
+_PATCH_SHARE = 0.8  # of the patch's shortest edge
+
+
+def kind_weights(preset: OrganPreset, organ: str, settings: TumorSettings) -> dict[str, float]:
+    """The kinds to draw from; InputError for a kind that the organ does not have."""
+    weights = settings.kinds if settings.kinds is not None else dict(preset.weights)
+    unknown = sorted(set(weights) - set(preset.kinds))
+    if unknown:
+        raise InputError(f"{organ} has no tumor kind {', '.join(unknown)}; kinds: {', '.join(preset.kinds)}")
+    if sum(weights.values()) <= 0:
+        raise InputError(f"the weights of the {organ} kinds are all zero")
+    return {name: weight for name, weight in weights.items() if weight > 0}
+
+
+def diameter_limits(
+    kind: TumorKind, stats: OrganStats, elongated: bool, config: GenerateConfig, spacing_mm: float
+) -> tuple[float, float]:
+    """Smallest and largest diameter of a kind in an organ, mm; the smallest is above the largest where none fits."""
+    low = MIN_DIAMETER_VOXELS * spacing_mm
+    return low, min(_patch_mm(config, spacing_mm), _organ_mm(kind, stats, elongated))
+
+
+def _patch_mm(config: GenerateConfig, spacing_mm: float) -> float:
+    return _PATCH_SHARE * min(config.patch_shape) * spacing_mm
+
+
+def _organ_mm(kind: TumorKind, stats: OrganStats, elongated: bool) -> float:
+    def of_volume(share: float) -> float:
+        return float((6 / math.pi * share * stats.volume_ml * 1000) ** (1 / 3))
+
+    if isinstance(kind.form, WallGrowth):
+        return of_volume(_WALL_SHARE)
+    if kind.place.exophytic:
+        return _EXOPHYTIC * stats.max_depth_mm
+    return min((_ALONG if elongated else _IN_ORGAN) * stats.max_depth_mm, of_volume(_VOLUME_SHARE))
+
+
+def possible_kinds(
+    weights: Mapping[str, float],
+    preset: OrganPreset,
+    stats: OrganStats,
+    elongated: bool,
+    config: GenerateConfig,
+    organ: str,
+    spacing_mm: float,
+) -> dict[str, float]:
+    """The kinds of which a wanted size fits the organ."""
+    wanted = config.tumors.of(organ).diameter_mm or (0.0, math.inf)
+    fitting = {}
+    for name, weight in weights.items():
+        low, high = diameter_limits(preset.kinds[name], stats, elongated, config, spacing_mm)
+        if max(low, wanted[0]) <= min(high, wanted[1]):
+            fitting[name] = weight
+    return fitting
+
+
+def check_bank(bank: Bank, config: GenerateConfig) -> None:
+    """InputError when the bank cannot give what the config asks for, naming the limit."""
+    from pipeline.spec.sample import cases_by_split
+
+    for organ in config.organs:
+        preset = preset_of(organ, config.presets)
+        for name in kind_weights(preset, organ, config.tumors.of(organ)):
+            if config.series.points > 1 and isinstance(preset.kinds[name].form, WallGrowth):
+                raise InputError(
+                    f"{organ} tumors grow along the wall and make no series; leave {organ} out of --organs"
+                )
+        if not any(organ in record.usable_organs for record in bank.records):
+            raise InputError(f"{bank.path}: no case has a usable {organ}; prepare one, or leave it out of --organs")
+    by_split = cases_by_split(bank, config.organs)
+    if not any(config.split_share.of(split) for split in by_split):
+        raise InputError(
+            f"{bank.path}: its cases are in the splits {', '.join(by_split)}, "
+            "and split_share gives none of them a sample"
+        )
+    for record in bank.records:
+        for organ in config.organs:
+            if organ in record.usable_organs:
+                elongated = f"along/{organ}" in record.arrays
+                _check_sizes(config, organ, record.stats[organ], elongated, bank.spacing_mm, record.case_id)
+
+
+def _check_sizes(
+    config: GenerateConfig, organ: str, stats: OrganStats, elongated: bool, spacing_mm: float, case_id: str
+) -> None:
+    preset = preset_of(organ, config.presets)
+    weights = kind_weights(preset, organ, config.tumors.of(organ))
+    if possible_kinds(weights, preset, stats, elongated, config, organ, spacing_mm):
+        return
+    wanted = config.tumors.of(organ).diameter_mm
+    asked = f"of {wanted[0]:g} to {wanted[1]:g} mm are" if wanted else "are"
+    organ_mm = max(_organ_mm(preset.kinds[name], stats, elongated) for name in weights)
+    raise InputError(
+        f"{organ} tumors {asked} not possible in case {case_id}: the grid of {spacing_mm:g} mm shows "
+        f"{MIN_DIAMETER_VOXELS * spacing_mm:.1f} mm or more, the organ ({stats.volume_ml:.0f} ml, "
+        f"{stats.max_depth_mm:.0f} mm deep) holds {organ_mm:.0f} mm, the patch {_patch_mm(config, spacing_mm):.0f} mm"
+    )

@@ -1,0 +1,90 @@
+"""What a tumor that blocks a duct does to the gland behind it: a dilated duct, and a thinner gland."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from pipeline.organs import organ_id
+from pipeline.synthesis.shape import grown, largest_component, step
+from pipeline.synthesis.window import Window
+
+if TYPE_CHECKING:
+    from pipeline.spec.records import TumorSpec, UpstreamSpec
+
+FAT_HU = -95.0  # what shrunken gland leaves behind
+GLAND_MM = 25.0  # the gland belongs to the duct that runs within this distance
+_ONSET_MM = 10.0  # atrophy comes on over this length of duct
+_EDGE_MM = 1.5
+
+
+class Replaced(NamedTuple):
+    """HU (float32, not rounded) of a window (X, Y, Z) behind a blocked duct, and where its gland is gone (bool)."""
+
+    hu: torch.Tensor
+    gone: torch.Tensor
+
+
+def behind_blocked_duct(tumor: TumorSpec, effect: UpstreamSpec, image: torch.Tensor, window: Window) -> Replaced:
+    """Thin the gland, then paint the duct; `image` (X, Y, Z) int16 is what the window shows."""
+    organs = window.volume("organs", 0)[0]
+    at = torch.nonzero(organs == organ_id(tumor.organ), as_tuple=True)
+    distance, walked = _from_duct(effect, window, at)
+    noise = window.volume("noise", 0)[0][at].to(torch.float32)
+    surface = window.volume("surface_distance_mm", 0)[0][at].to(torch.float32)
+    onset = (walked * (1 / _ONSET_MM)).clamp_(0, 1).mul_(effect.atrophy_mm)
+    lost = step(onset.sub(surface).mul_(1 / _EDGE_MM).add_(0.5).clamp_(0, 1))
+    # Towards another organ the gland keeps its surface: they lie against each other, and nothing would fill the gap.
+    voxels = math.ceil((effect.atrophy_mm + _EDGE_MM) / window.spacing_mm)
+    against = grown((organs > 0) & (organs != organ_id(tumor.organ)), voxels)[at] > 0
+    behind = (distance < GLAND_MM) & (onset > 0) & ~against
+    _without_crumbs(lost.mul_(behind), behind, organs, at)
+    shown = image[at].to(torch.float32)
+    shown = shown + lost * (noise + FAT_HU - shown)
+    within = step(distance.neg_().add_(effect.duct_mm / 2).mul_(1 / _EDGE_MM).add_(0.5).clamp_(0, 1)).mul_(lost < 0.5)
+    hu = image.to(torch.float32)
+    hu[at] = shown + within * (noise + effect.duct_hu - shown)
+    gone = torch.zeros_like(organs, dtype=torch.bool)
+    gone[at] = lost >= 0.5
+    return Replaced(_without_old_surface(hu, gone, organs, window), gone)
+
+
+def _without_old_surface(hu: torch.Tensor, gone: torch.Tensor, organs: torch.Tensor, window: Window) -> torch.Tensor:
+    """Fat, too, where the lost gland's blurred border reached out of its voxels."""
+    border = (organs == 0) & (grown(gone, 1) > 0) & (hu > FAT_HU)
+    return torch.where(border, window.volume("noise", 0)[0].to(torch.float32).add_(FAT_HU), hu)
+
+
+def _without_crumbs(
+    lost: torch.Tensor, behind: torch.Tensor, organs: torch.Tensor, at: tuple[torch.Tensor, ...]
+) -> None:
+    """Lose the pieces of gland behind the tumor, too, that atrophy cut off from the rest."""
+    kept = torch.zeros(organs.shape, dtype=torch.bool, device=organs.device)
+    kept[at] = lost < 0.5
+    largest, crumbs = largest_component(kept.cpu().numpy())
+    if crumbs:
+        lost[behind & (lost < 0.5) & ~torch.from_numpy(largest).to(organs.device)[at]] = 1.0
+
+
+def _from_duct(effect: UpstreamSpec, window: Window, at: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distance of the voxels `at` to the duct, and how far along the duct its nearest point lies, mm."""
+    nearest = torch.full(at[0].shape, 1e9, device=window.device)
+    walked = torch.zeros_like(nearest)
+    way = 0.0
+    for start, end in pairwise(effect.duct):
+        relative = window.axes_mm([start])
+        p = [torch.from_numpy(a[0].astype(np.float32)).to(window.device)[v] for a, v in zip(relative, at, strict=True)]
+        along = [(b - a) * window.spacing_mm for a, b in zip(start, end, strict=True)]
+        length2 = max(sum(v * v for v in along), 1e-6)
+        t = (p[0] * along[0]).add_(p[1] * along[1]).add_(p[2] * along[2]).mul_(1 / length2).clamp_(0, 1)
+        rest = [axis.sub_(t * v) for axis, v in zip(p, along, strict=True)]
+        squared = (rest[0] * rest[0]).add_(rest[1] * rest[1]).add_(rest[2] * rest[2])
+        closer = squared < nearest
+        nearest = torch.where(closer, squared, nearest)
+        walked = torch.where(closer, t * length2**0.5 + way, walked)
+        way += length2**0.5
+    return nearest.sqrt_(), walked

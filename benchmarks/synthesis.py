@@ -51,7 +51,7 @@ STAGES = ("draw", "synthesise", "measure", "encode")
 ROWS = ("memcpy", *STAGES, "whole volume")
 WHOLE_VOLUME_SAMPLES = 4
 RADII_MM = (4, 8, 16, 32)
-GPU_BATCHES = (1, 16, 64)
+GPU_BATCHES = (1, 16, 64, 256)
 
 
 def phantom_bank(folder: Path) -> Bank:

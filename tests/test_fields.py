@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.synthesis.fields import FIELD_LIMIT, VALUE_LIMIT, Axes, FieldGrid, Interpolation, Kernel, lattice
+from pipeline.synthesis.fields import FIELD_LIMIT, VALUE_LIMIT, Axes, FieldGrid, Interpolation, Kernel, lattice, root
 from tests.tumors import CPU
 
 KERNELS: tuple[Kernel, ...] = ("linear", "keys", "spline")
@@ -216,3 +216,9 @@ def test_interpolation_of_a_batch_is_as_each_alone(kernel: Kernel) -> None:
         x, y, z = one.shape
         assert np.array_equal(one.starts[0], both.starts[b])
         assert torch.equal(one(values[b : b + 1, :x, :y, :z]), found[b : b + 1])
+
+
+def test_roots_are_rounded_correctly() -> None:
+    """As numpy's, which are the processor's own; torch's float32 roots are not on every machine."""
+    values = np.random.default_rng(5).random(1 << 16, np.float32) * 3000
+    assert np.array_equal(root(torch.from_numpy(values)).numpy(), np.sqrt(values))

@@ -30,7 +30,7 @@ from pipeline.versions import software
 from workers.plan import Plan
 
 GENERATOR = f"phantumor {__version__}"
-GPU_BATCH = 16  # samples that a GPU renders with one sequence of kernels
+GPU_BATCH = 64  # samples that a GPU renders with one sequence of kernels
 
 
 @dataclass(frozen=True)

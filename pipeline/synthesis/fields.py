@@ -27,6 +27,15 @@ _SPLINE_GAIN = (315 / 151) ** 1.5
 FIELD_LIMIT = 3.3  # SD; what is beyond, one value in a thousand, is cut, so that the reach of a field is known
 
 
+def root(values: torch.Tensor) -> torch.Tensor:
+    """Square roots of float32, rounded correctly.
+
+    On CPUs torch's own float32 root comes from a vector library that misses the last bit of one value in a hundred, and
+    not the same ones on every machine.
+    """
+    return values.to(torch.float64).sqrt_().to(torch.float32)
+
+
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.organs import organ_id
+from pipeline.synthesis.fields import root
 from pipeline.synthesis.shape import grown, largest_component, step
 from pipeline.synthesis.window import Window
 
@@ -87,4 +88,4 @@ def _from_duct(effect: UpstreamSpec, window: Window, at: tuple[torch.Tensor, ...
         nearest = torch.where(closer, squared, nearest)
         walked = torch.where(closer, t * length2**0.5 + way, walked)
         way += length2**0.5
-    return nearest.sqrt_(), walked
+    return root(nearest), walked

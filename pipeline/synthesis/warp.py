@@ -19,6 +19,7 @@ import torch
 
 from pipeline.case import AIR_HU
 from pipeline.grid import Index3
+from pipeline.synthesis.fields import root
 from pipeline.synthesis.window import Window
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class _Warp:
         """
         mm = [self._mm[0][:, x], self._mm[1], self._mm[2]]
         fine = [self._fine[0][:, x], self._fine[1], self._fine[2]]
-        distance = (mm[0] * mm[0] + mm[1] * mm[1]).add(mm[2] * mm[2]).sqrt_()
+        distance = root((mm[0] * mm[0] + mm[1] * mm[1]).add(mm[2] * mm[2]))
         moved = distance < self._reach
         inward = distance.div_(self._reach).neg_().add_(1).clamp_(min=0)
         scale = inward.mul_(inward).mul_(self._strength).neg_()  # the displacement is scale * (p - centre)

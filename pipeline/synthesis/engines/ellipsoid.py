@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from pipeline.config import Settings
-from pipeline.synthesis.fields import VALUE_LIMIT, Axes, FieldGrid, Interpolation
+from pipeline.synthesis.fields import VALUE_LIMIT, Axes, FieldGrid, Interpolation, root
 from pipeline.synthesis.window import Window
 
 if TYPE_CHECKING:
@@ -208,10 +208,10 @@ def _exact_depth(tumors: Sequence[TumorSpec], axes: Axes, window: Window) -> tor
         q.append(qj)
         g = qj / half_axis
         g2.add_(g.mul_(g))
-    s = (q[0] * q[0]).add_(q[1] * q[1]).add_(q[2] * q[2]).sqrt_()
+    s = root((q[0] * q[0]).add_(q[1] * q[1]).add_(q[2] * q[2]))
     below = _radius(forms, q, s, window).sub_(s)
     least = window.parameter([_TINY / min(f.half_axes_mm) for f in forms])  # so that 0 / 0 is the shortest half axis
-    return below.mul_(s.add_(_TINY)).div_(g2.sqrt_().add_(least))
+    return below.mul_(s.add_(_TINY)).div_(root(g2).add_(least))
 
 
 def _coordinates(

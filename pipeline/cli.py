@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from pipeline import __version__
 from pipeline.config import GenerateConfig, TrainConfig, explain, resolve
+from pipeline.engine_names import EngineName
 from pipeline.errors import InputError, PhantumorError
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -142,7 +143,7 @@ def preview(
     diameter_mm: float | None = None,
     seed: int = 0,
     case: str | None = None,
-    engine: Literal["ellipsoid", "growth"] | None = None,
+    engine: EngineName | None = None,
     presets: Literal["clinical", "seed-paper"] = "clinical",
     series: Annotated[int, Parameter(validator=Number(gte=1, lte=64))] = 1,
     interval_days: Annotated[float, Parameter(validator=Number(gt=0))] = 90.0,

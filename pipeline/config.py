@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from pipeline.engine_names import EngineName
 from pipeline.errors import InputError
 from pipeline.organs import HOLLOW, TUMOR_ORGANS
 from pipeline.steps import switched_off
@@ -148,8 +149,8 @@ class GenerateConfig(Settings):
     split_share: SplitShare = SplitShare()
     presets: Literal["clinical", "seed-paper"] = "clinical"
     """clinical: the kinds of every organ; seed-paper: the training distributions of Hu et al. 2023, liver only."""
-    engine: Literal["ellipsoid", "growth"] = "ellipsoid"
-    """How solid tumors get their form: deformed ellipsoids, or simulated growth. Colon tumors grow along the wall."""
+    engine: EngineName = "ellipsoid"
+    """How solid tumors get their form: deformed ellipsoids, simulated growth, ... Colon tumors grow along the wall."""
     series: SeriesSettings = SeriesSettings()
     without: tuple[str, ...] = ()
     """Steps or parts of them to leave out, for ablations: location, shape, texture, effects, mass_effect, rim, ..."""

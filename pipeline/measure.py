@@ -64,7 +64,7 @@ _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)])
 
 def _longest_possible(points: npt.NDArray[np.float64]) -> float:
     """No two points are farther apart: the width along the nearest of 8 directions is at most cos(pi / 16) short."""
-    along = points @ _DIRECTIONS
+    along = points[:, :1] * _DIRECTIONS[0] + points[:, 1:] * _DIRECTIONS[1]
     return float((along.max(axis=0) - along.min(axis=0)).max()) / math.cos(math.pi / 16) + 1e-9
 
 
@@ -76,8 +76,8 @@ def _long_and_short(points: npt.NDArray[np.float64]) -> tuple[float, float]:
     if long == 0:
         return 0.0, 0.0
     normal = np.array([-apart[a, b, 1], apart[a, b, 0]]) / long
-    across = points @ normal
-    return long, float(across.max() - across.min())
+    across = points[:, 0] * normal[0] + points[:, 1] * normal[1]
+    return long, min(float(across.max() - across.min()), long)
 
 
 def measure_sample(case: Case, spec: SampleSpec, rendered: Rendered) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _measure(
     start = index3(s.start for s in instance.box)
     counts = _counts_along(mask)
     voxels = int(counts[0].sum())
-    centroid = np.array([float(c @ np.arange(len(c))) / voxels for c in counts]) + start
+    centroid = np.array([int((c * np.arange(len(c))).sum()) / voxels for c in counts]) + start
     spans = [np.flatnonzero(c) for c in counts]
     volume = voxels * case.spacing_mm**3
     mean_hu = float(rendered.image[instance.box][mask].mean(dtype=np.float64))
@@ -121,7 +121,9 @@ def _measure(
         "kind": tumor.kind,
         "requested_diameter_mm": tumor.diameter_mm,
         "requested_contrast_hu": tumor.contrast_hu,
-        "center_mm": (affine[:3, :3] @ centroid + affine[:3, 3]).tolist(),
+        "center_mm": [
+            sum(a * c for a, c in zip(row, centroid.tolist(), strict=False)) + row[3] for row in affine[:3].tolist()
+        ],
         "diameter_mm": (6 * volume / math.pi) ** (1 / 3),
         "recist_long_mm": diameters.long_mm,
         "recist_short_mm": diameters.short_mm,

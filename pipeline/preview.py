@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pipeline.bank import Bank, open_bank
 from pipeline.case import AIR_HU, Case
 from pipeline.config import GenerateConfig, SeriesSettings, SplitShare, Tumors, TumorSettings
+from pipeline.engine_names import EngineName, solid_engines
 from pipeline.errors import InputError
 from pipeline.files import writing_to
 from pipeline.grid import Index3, crop, index3, shifted_affine
@@ -21,7 +22,6 @@ from pipeline.presets import preset_of
 from pipeline.spec import SampleSpec, TumorSpec, check_bank, draw_sample
 from pipeline.synthesis import Rendered, render
 
-Engine = Literal["ellipsoid", "growth"]
 PresetSet = Literal["clinical", "seed-paper"]
 
 _EDGE_MM = 160.0  # of the patch, where the case is that large
@@ -40,14 +40,18 @@ class Wish:
     diameter_mm: float | None = None
     seed: int = 0
     case_id: str | None = None
-    engine: Engine | None = None  # None: ellipsoid, or growth for a series
+    engine: EngineName | None = None  # None: ellipsoid, or growth for a series
     presets: PresetSet = "clinical"
     points: int = 1  # times that one lesion is shown at
     interval_days: float = 90.0
     without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.points > 1 and self.engine == "ellipsoid":
+        if self.engine is not None and self.engine not in solid_engines():
+            raise InputError(
+                f"--engine {self.engine}: there is no such engine; choose from {', '.join(solid_engines())}"
+            )
+        if self.points > 1 and self.engine not in (None, "growth"):
             raise InputError("--series shows growth over time: leave --engine out, or give --engine growth")
         if self.diameter_mm is not None and self.is_look_alike:
             raise InputError(f"--diameter-mm: the size of {self.kind!r}, a look-alike, is drawn; leave it out")

@@ -28,7 +28,7 @@ def block(comment: str) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the packages with the page's two changes made."""
+    """A copy of the packages with the page's changes made."""
     copy = tmp_path_factory.mktemp("checkout")
     for package in ("pipeline", "workers"):
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -40,6 +40,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text.replace(last_line, f"{last_line}    {block('add to TUMOR_ORGAN_TABLE in pipeline/organs.py')}")
     )
     (copy / "pipeline" / "presets" / "spleen.py").write_text(block("pipeline/presets/spleen.py"))
+    (copy / "pipeline" / "synthesis" / "engines" / "box.py").write_text(block("pipeline/synthesis/engines/box.py"))
     return copy
 
 
@@ -51,7 +52,9 @@ def phantumor(checkout: Path, *arguments: str) -> str:
     return ran.stdout
 
 
-def test_the_page_makes_spleen_tumors(checkout: Path) -> None:
+@pytest.fixture(scope="module")
+def bank(checkout: Path) -> Path:
+    """One patient with a spleen, prepared in the copy."""
     shape = (48, 48, 40)
     rng = np.random.default_rng(np.random.SeedSequence((1, 2)))
     at = np.stack(np.indices(shape), axis=-1) - np.array(shape) / 2
@@ -65,6 +68,11 @@ def test_the_page_makes_spleen_tumors(checkout: Path) -> None:
     write_nifti(case / "spleen.nii.gz", spleen.astype(np.uint8), affine)
 
     phantumor(checkout, "prepare", "cases", "--out", "bank", "--spacing", "3", "--split", "train")
+    return checkout / "bank"
+
+
+@pytest.mark.usefixtures("bank")
+def test_the_page_makes_spleen_tumors(checkout: Path) -> None:
     wanted = ["--organ", "spleen", "--kind", "metastasis", "--diameter-mm", "20"]
     phantumor(checkout, "preview", "bank", *wanted, "--out", "spleen.png")
     assert (checkout / "spleen.png").stat().st_size > 1000
@@ -76,6 +84,50 @@ def test_the_page_makes_spleen_tumors(checkout: Path) -> None:
     assert set(summary["kinds"]) <= {"metastasis", "cyst"}
     sample = json.loads(phantumor(checkout, "inspect", "data", "--sample", "0", "--json"))
     assert CLASS_IDS["spleen_tumor"] in sample["annotated_classes"]
+
+
+@pytest.mark.usefixtures("bank")
+def test_the_page_makes_an_engine(checkout: Path) -> None:
+    wanted = ["--organ", "spleen", "--kind", "metastasis", "--diameter-mm", "20", "--engine", "box"]
+    phantumor(checkout, "preview", "bank", *wanted, "--out", "box.png")
+    assert (checkout / "box.png").stat().st_size > 1000
+    assert "box, ellipsoid, growth" in " ".join(phantumor(checkout, "preview", "--help").replace("│", " ").split())
+    settings = ["--organs", "spleen", "--samples", "6", "--patch-shape", "32", "32", "32", "--body-share", "0"]
+    phantumor(
+        checkout, "generate", "--bank", "bank", "--out", "boxes", "--healthy-share", "0", "--engine", "box", *settings
+    )
+    sample = json.loads(phantumor(checkout, "inspect", "boxes", "--sample", "0", "--json"))
+    assert "box" in json.dumps(sample["spec"])
+    (checkout / "volume.py").write_text(VOLUME)
+    ran = subprocess.run([sys.executable, "volume.py"], cwd=checkout, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+# A box has the volume of the ball that it stands for, and nothing of it or its soft edge lies beyond what it says.
+VOLUME = """
+import numpy as np, torch
+from pipeline.presets import Ellipsoidal, Uniform
+from pipeline.spec.records import TumorSpec
+from pipeline.synthesis.engines import registry
+from pipeline.synthesis.window import Window
+from pipeline.bank import open_bank
+from pathlib import Path
+case = open_bank(Path("bank")).load("patient")
+box = registry.SOLID_ENGINES["box"]
+look = Ellipsoidal(Uniform(0.6, 1.4), Uniform(0, 0), Uniform(0, 0))
+for seed in range(5):
+    form = box.draw_form(np.random.default_rng(seed), look, 40.0, frozenset())
+    tumor = TumorSpec(instance=1, organ="spleen", kind="metastasis", center_vox=(30.2, 31.7, 29.5), diameter_mm=40.0,
+                      form=form, edge_mm=4.0, contrast_hu=-40.0, key=1)
+    assert TumorSpec.model_validate_json(tumor.model_dump_json()) == tumor
+    window = Window((case,), np.zeros((1, 3), np.int64), (60, 60, 60), torch.device("cpu"))
+    depth = box.depth_mm([tumor], window)[0].numpy()
+    ball = np.pi / 6 * 40.0**3
+    assert abs((depth > 0).sum() * case.spacing_mm**3 / ball - 1) < 0.04
+    away = np.abs((np.argwhere(depth > -2) - tumor.center_vox) * case.spacing_mm)
+    assert (away.max(axis=0) <= box.extent_mm(tumor)).all()
+    assert np.sqrt((away**2).sum(axis=1)).max() <= box.reach_mm(tumor)
+"""
 
 
 def test_an_organ_without_presets_says_what_is_missing(checkout: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.synthesis.engines.arrival import (
+from pipeline.synthesis.engines._arrival import (
     NEVER,
     distances_mm,
     first_arrivals,

@@ -58,6 +58,13 @@ def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFi
     assert "Example" in out
 
 
+@pytest.mark.parametrize("verb", ["preview", "generate"])
+def test_help_lists_the_engines(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, verb, "--help")
+    text = " ".join(out.replace("│", " ").split())
+    assert "[choices: ellipsoid, growth]" in text
+
+
 def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version")[1].strip() == __version__
     overview = run(capsys, "--help")[1]
@@ -198,6 +205,7 @@ def test_evaluate_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["generate", "--bank", "BANK", "--out", "NEW", "--organs", "kidney"], ["no case has a usable kidney", "BANK"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--workers", "0"], ["--workers", "1"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--device", "tpu"], ["--device", "tpu"]),
+        (["generate", "--bank", "BANK", "--out", "NEW", "--engine", "cube"], ["cube", "ellipsoid", "growth"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--config", "missing.yaml"], ["missing.yaml", "No such file"]),
         (
             ["generate", "--bank", "BANK", "--out", "NEW", *SMALL, "--ray", "127.0.0.1:9"],
@@ -210,6 +218,8 @@ def test_evaluate_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["genrate"], ["genrate", "generate"]),
         (["preview", "BANK", "--out", "NEW/a.jpg"], ["a.jpg", ".png"]),
         (["preview", "BANK", "--out", "NEW/a.png", "--kind", "glioma"], ["glioma", "metastasis"]),
+        (["preview", "BANK", "--out", "NEW/a.png", "--engine", "cube"], ["cube", "ellipsoid", "growth"]),
+        (["preview", "BANK", "--out", "NEW/a.png", "--engine", "wall"], ["wall", "ellipsoid", "growth"]),
         (["preview", "BANK", "--out", "NEW/a.png", "--diameter-mm", "-3"], ["--diameter-mm"]),
         (["preview", "BANK", "--out", "NEW/a.png", "--diameter-mm", "300"], ["300", "holds", "patch"]),
         (["preview", "BANK", "--out", "NEW/a.png", "--organ", "toe"], ["toe", "liver"]),

@@ -75,6 +75,8 @@ OUT_OF_RANGE: list[tuple[Model, dict[str, Any], str]] = [
     (GenerateConfig, {"split_share": {"train": -1}}, "split_share.train"),
     (GenerateConfig, {"split_share": {"train": float("inf")}}, "split_share.train"),
     (GenerateConfig, {"store": "tape"}, "store"),
+    (GenerateConfig, {"engine": "cube"}, "engine: input should be 'ellipsoid' or 'growth', got 'cube'"),
+    (GenerateConfig, {"engine": "wall"}, "engine: input should be 'ellipsoid' or 'growth', got 'wall'"),
     (GenerateConfig, {"tumors": None}, "tumors"),
     (GenerateConfig, {"tumors": {"liver": {"count": [2, 1]}}}, "fewest is more than most"),
     (GenerateConfig, {"tumors": {"liver": {"count": [0, 1]}}}, "tumors.liver.count.0"),

@@ -79,7 +79,8 @@ def test_an_oblique_axis_is_that_of_the_rotation() -> None:
 
 
 def drawn(seed: int, look: Ellipsoidal, diameter: float = 30.0, along: Along | None = None) -> EllipsoidForm:
-    return engine.draw_form(np.random.default_rng(seed), look, diameter, frozenset(), along)
+    form = engine.draw_form(np.random.default_rng(seed), look, diameter, frozenset())
+    return form if along is None else engine.laid_along(form, along)
 
 
 def of_one(axis_ratio: float = 1.0, lobulation: float = 0.0, deformation: float = 0.0) -> Ellipsoidal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from functools import cache
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.bank import Bank
+from pipeline.bank import Bank, create_or_open_bank, open_bank
 from pipeline.case import AIR_HU, HU_RANGE, Case
 from pipeline.config import GenerateConfig
 from pipeline.grid import crop
@@ -23,7 +24,7 @@ from pipeline.spec import SampleSpec, TumorSpec, draw_sample
 from pipeline.synthesis import Instance, Rendered, render
 from pipeline.synthesis.render import touched_mm
 from pipeline.synthesis.upstream import GLAND_MM
-from tests.cases import make_bank
+from tests.cases import make_abdomen, make_bank, make_case
 from tests.specs import config
 
 SMALL, MEDIUM = (24, 24, 20), (32, 32, 24)
@@ -45,6 +46,9 @@ POPULATIONS: dict[str, tuple[GenerateConfig, int]] = {
     "seed-paper": (config(presets="seed-paper", patch_shape=MEDIUM), 100),
     "without effects": (config(patch_shape=SMALL, without=["effects", "noise"]), 80),
     "plain livers": (config(patch_shape=MEDIUM, **AROUND), 150),
+    "fine voxels": (config(patch_shape=MEDIUM, tumors={"liver": {"diameter_mm": [5, 20]}}, distractor_share=0.3), 40),
+    "coarse voxels": (config(organs=["liver", "kidney", "pancreas"], patch_shape=SMALL, distractor_share=0.3), 60),
+    "unknown phase": (config(organs=["liver", "kidney", "pancreas"], patch_shape=SMALL, distractor_share=0.3), 40),
 }
 
 
@@ -74,10 +78,31 @@ def livers(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     return make_bank(tmp_path_factory.mktemp("livers") / "bank", cases=2)
 
 
+def bank_of(folder: Path, case: Case) -> Bank:
+    """A bank of one case."""
+    with create_or_open_bank(folder, case.spacing_mm) as writer:
+        writer.add_case(case)
+    return open_bank(folder)
+
+
+@pytest.fixture(scope="module")
+def banks(tmp_path_factory: pytest.TempPathFactory, abdomens: Bank, livers: Bank) -> dict[str, Bank]:
+    """The bank of the populations that are not of the abdomens in three phases at 3 mm."""
+    folder = tmp_path_factory.mktemp("banks")
+    coarse, fine = make_abdomen(spacing_mm=5.0), make_case(shape=(72, 64, 60), spacing_mm=1.5)
+    unknown = dataclasses.replace(abdomens.load("arterial"), phase="unknown")
+    return {
+        "plain livers": livers,
+        "fine voxels": bank_of(folder / "fine", fine),
+        "coarse voxels": bank_of(folder / "coarse", coarse),
+        "unknown phase": bank_of(folder / "unknown", unknown),
+    }
+
+
 @pytest.fixture(scope="module", params=POPULATIONS)
-def made(request: pytest.FixtureRequest, abdomens: Bank, livers: Bank) -> list[Made]:
+def made(request: pytest.FixtureRequest, abdomens: Bank, banks: dict[str, Bank]) -> list[Made]:
     settings, count = POPULATIONS[request.param]
-    return list(make(livers if request.param == "plain livers" else abdomens, settings, count))
+    return list(make(banks.get(request.param, abdomens), settings, count))
 
 
 def make(bank: Bank, settings: GenerateConfig, count: int) -> Iterator[Made]:
@@ -115,8 +140,12 @@ def affected(made: Made) -> npt.NDArray[np.bool_]:
     return near
 
 
-def test_there_are_enough() -> None:
+def test_there_are_enough(abdomens: Bank, banks: dict[str, Bank]) -> None:
     assert sum(count for _, count in POPULATIONS.values()) > 2000
+    assert banks.keys() <= POPULATIONS.keys()
+    assert {bank.spacing_mm for bank in (abdomens, *banks.values())} == {1.5, 3.0, 5.0}
+    phases = {record.phase for bank in (abdomens, *banks.values()) for record in bank.records}
+    assert phases == {"native", "arterial", "portal_venous", "unknown"}
 
 
 def test_images_and_labels_are_what_they_should_be(made: list[Made]) -> None:
@@ -263,10 +292,62 @@ def test_measured_diameters_are_those_asked_for(abdomens: Bank, engine: str) -> 
     assert np.mean(ratios) == pytest.approx(1, abs=0.04)
 
 
-def test_a_bank_of_another_machine_gives_the_same_samples(tmp_path: Path, livers: Bank) -> None:
+def test_a_bank_made_again_elsewhere_gives_the_same_samples(tmp_path: Path, livers: Bank) -> None:
     """Banks that are made alike are alike; where they lie does not matter."""
     again = make_bank(tmp_path / "bank", cases=2)
     settings = POPULATIONS["plain livers"][0]
     for a, b in zip(make(livers, settings, 5), make(again, settings, 5), strict=True):
         assert a.spec == b.spec
         assert a.rendered.image.tobytes() == b.rendered.image.tobytes()
+
+
+# -- patch and case ---------------------------------------------------------------------------------------------------
+
+
+def within_patch(sample: Made) -> bool:
+    """Whether all that the sample's tumors change lies inside the patch."""
+    reaches = [(tumor.center_vox, touched_mm(tumor)) for tumor in sample.spec.tumors]
+    for tumor in sample.spec.tumors:
+        reaches += [(point, GLAND_MM) for point in (tumor.upstream.duct if tumor.upstream else ())]
+    for point, reach in reaches:
+        low = np.array(point) - reach / sample.case.spacing_mm - 1
+        high = np.array(point) + reach / sample.case.spacing_mm + 1
+        last = np.add(sample.spec.origin_vox, sample.spec.patch_shape) - 1
+        # Beyond the case there is nothing to change.
+        if (np.maximum(low, 0) < sample.spec.origin_vox).any():
+            return False
+        if (np.minimum(high, np.array(sample.case.ct.shape) - 1) > last).any():
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("settings", "samples", "least"),
+    [
+        pytest.param(config(patch_shape=(60, 60, 48)), 16, 5, id="liver"),
+        pytest.param(config("kidney", patch_shape=(60, 60, 48)), 16, 5, id="kidney"),
+        pytest.param(
+            config("pancreas", patch_shape=(88, 60, 52), tumors={"pancreas": {"kinds": {"pdac": 1}}}),
+            24,
+            8,
+            id="pancreas, behind blocked ducts",
+        ),
+    ],
+)
+def test_a_patch_shows_what_the_whole_case_shows(
+    abdomens: Bank, settings: GenerateConfig, samples: int, least: int
+) -> None:
+    compared = blocked = 0
+    for part in make(abdomens, settings, samples):
+        if not part.rendered.instances or not within_patch(part):
+            continue
+        whole = part.spec.model_copy(update={"origin_vox": (0, 0, 0), "patch_shape": part.case.ct.shape})
+        found = render(part.case, whole)
+        assert np.array_equal(part.rendered.label, crop(found.label, part.spec.origin_vox, part.spec.patch_shape, 0))
+        image = crop(found.image, part.spec.origin_vox, part.spec.patch_shape, AIR_HU)
+        assert np.array_equal(part.rendered.image, image)
+        assert len(found.instances) == len(part.rendered.instances)
+        compared += 1
+        blocked += any(tumor.upstream for tumor in part.spec.tumors)
+    assert compared >= least
+    assert blocked >= least or "pancreas" not in settings.organs

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.organs import CLASS_IDS
-from pipeline.synthesis.location import GAP_VOXELS, VESSEL_CLEARANCE_MM, Ball, Rules, best_center
+from pipeline.synthesis.location import GAP_VOXELS, VESSEL_CLEARANCE_MM, Ball, Rules, ranked_centers
 from tests.tumors import block, tiny
 
 FREE = Rules(0.0, np.inf, 0.0, 5.0)
 LIVER = np.argwhere(tiny().organs == CLASS_IDS["liver"])
+
+
+def best_center(*of: Any) -> tuple[int, ...] | None:
+    """The first of the ranked places."""
+    ranked = ranked_centers(*of)
+    return tuple(int(v) for v in ranked[0]) if len(ranked) else None
 
 
 def candidates(seed: int, n: int = 300) -> np.ndarray:

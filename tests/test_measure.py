@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from pipeline.case import Case
 from pipeline.config import GenerateConfig
@@ -205,8 +206,6 @@ def test_parenchyma_is_measured_in_the_shell_around_the_tumor() -> None:
     case = block(60)
     mask = box_mask(case.ct.shape, (20, 28, 28), (4, 4, 4))
     spec, rendered = made_up(case, "liver", mask, 40)
-    from scipy import ndimage
-
     away = ndimage.distance_transform_edt(~mask, sampling=3.0)
     image, label = rendered.image, rendered.label
     image[(away > 0) & (away < SHELL_MM[0] + 1)] = 140  # none: the nearest voxels are 3 mm away
@@ -217,6 +216,25 @@ def test_parenchyma_is_measured_in_the_shell_around_the_tumor() -> None:
     shell = (away >= 2) & (away <= 10) & (label == 1)
     shell &= ndimage.distance_transform_edt(~neighbour, sampling=3.0) >= 2
     assert found["parenchyma_hu"] == pytest.approx(image[shell].mean(dtype=float))
+
+
+def test_the_soft_edge_of_a_neighbour_is_no_parenchyma() -> None:
+    case = block(60, 1.5)
+    mask = box_mask(case.ct.shape, (24, 28, 28), (4, 4, 4))
+    spec, rendered = made_up(case, "liver", mask, 40)
+    neighbour = box_mask(case.ct.shape, (32, 28, 28), (4, 4, 4))
+    rendered.image[neighbour], rendered.label[neighbour] = -50, tumor_id("liver")
+    away = ndimage.distance_transform_edt(~neighbour, sampling=1.5)
+    edge = (away > 0) & (away < SHELL_MM[0])
+    assert edge.any()
+    rendered.image[edge] = 0  # a voxel, still labelled as liver
+    assert measure_sample(case, spec, rendered)["tumors"][0]["parenchyma_hu"] == 100
+    far = (away > SHELL_MM[1]) & ~mask
+    for beyond, hu in (((away >= SHELL_MM[0]) & (away < 4) & ~mask, 70), (far, 130)):  # there, parenchyma counts
+        image = rendered.image.copy()
+        image[beyond] = hu
+        found = measure_sample(case, spec, dataclasses.replace(rendered, image=image))["tumors"][0]["parenchyma_hu"]
+        assert min(hu, 100) < found < max(hu, 100)
 
 
 def test_where_nothing_healthy_is_near_the_parenchyma_is_that_of_the_organ() -> None:

@@ -13,13 +13,14 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.bank import Bank
-from pipeline.case import Case
+from pipeline.case import Case, build_case
 from pipeline.config import TumorSettings
 from pipeline.grid import index3
 from pipeline.organs import organ_id
 from pipeline.presets import Exophytic, Place, preset_of
 from pipeline.spec import SampleSpec, TumorSpec
-from pipeline.spec.place import Site, direction_of, draw_candidates, draw_region, place, region_voxels
+from pipeline.spec.direction import direction_of
+from pipeline.spec.place import Site, draw_candidates, draw_region, place, region_voxels
 from pipeline.spec.tumor import Wanted, draw_tumor
 from pipeline.synthesis.engines.wall import WallForm
 from pipeline.synthesis.location import GAP_VOXELS, VESSEL_CLEARANCE_MM
@@ -223,6 +224,41 @@ def test_moving_out_of_the_kidney_never_ends_at_another_tumor(case: Case) -> Non
             apart = math.dist(found.center_vox, other.center_vox) * case.spacing_mm
             assert apart >= touched_mm(found) + touched_mm(other) + GAP_VOXELS * case.spacing_mm
     assert placed > 5
+
+
+def kidney_beside_muscle(of_muscle: str) -> Case:
+    """An upright kidney in fat, with muscle up to its surface on one side of x, on both or on none."""
+    shape, middle = (60, 44, 52), np.array([30, 22, 26])
+    at = (np.moveaxis(np.indices(shape), 0, -1) - middle) * 3.0
+    inside = ((at / (26.0, 24.0, 45.0)) ** 2).sum(axis=-1) < 1
+    hu = np.full(shape, -95, np.int16)
+    for side, wrapped in ((at[..., 0] < 0, of_muscle in ("left", "both")), (at[..., 0] >= 0, of_muscle == "both")):
+        hu[side & wrapped] = 55
+    hu[inside] = 170
+    organs = np.where(inside, organ_id("kidney"), 0).astype(np.uint8)
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    return build_case(of_muscle, hu, organs, affine, 3.0)
+
+
+@pytest.mark.parametrize(("of_muscle", "left", "right"), [("none", 10, 10), ("left", 0, 10), ("both", 0, 0)])
+def test_exophytic_tumors_grow_where_there_is_fat(of_muscle: str, left: int, right: int) -> None:
+    """Muscle would cut them: on its side no tumor is that grows far out of the kidney."""
+    case = kidney_beside_muscle(of_muscle)
+    kind = replace(preset_of("kidney").kinds["papillary"], place=Place(exophytic=Exophytic(0.6, 0.0, 0.0, 0.0)))
+    want = Wanted(case, "kidney", "papillary", kind, TumorSettings(), (26.0, 30.0), "ellipsoid", frozenset())
+    muscle = np.argwhere(case.ct == 55)
+    sides = []
+    for seed in range(40):
+        rng = np.random.default_rng(np.random.SeedSequence((seed, 37)))
+        found = place(rng, site_of(case, "kidney"), draw_tumor(rng, want, 1), kind, [])
+        if found is not None:
+            sides.append(found.center_vox[0] - 30)
+            apart = np.linalg.norm((muscle - found.center_vox) * 3.0, axis=1)
+            cut_mm3 = np.count_nonzero(apart <= found.diameter_mm / 2) * 27
+            assert cut_mm3 <= 0.15 * math.pi / 6 * found.diameter_mm**3
+    on_left, on_right = sum(x < -4 for x in sides), sum(x > 4 for x in sides)
+    assert (on_left >= left) if left else not on_left
+    assert (on_right >= right) if right else not on_right
 
 
 # -- colon ------------------------------------------------------------------------------------------------------------

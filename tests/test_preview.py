@@ -116,6 +116,7 @@ def test_the_field_of_view_holds_the_tumor_and_stays_in_the_patch(bank: Bank) ->
         ({"organ": "toe"}, ["toe", "liver"]),
         ({"organ": "kidney", "presets": "seed-paper"}, ["seed-paper", "kidney"]),
         ({"points": 3, "engine": "ellipsoid"}, ["--series", "--engine growth"]),
+        ({"engine": "cube"}, ["cube", "ellipsoid, growth"]),
         ({"kind": "focal_fat", "diameter_mm": 20}, ["--diameter-mm", "focal_fat"]),
         ({"kind": "focal_fat", "points": 2}, ["--series", "focal_fat"]),
         ({"case_id": "nobody"}, ["nobody", "tiny_0"]),
@@ -134,7 +135,7 @@ def test_what_cannot_be_shown_is_refused(bank: Bank, wish: dict[str, object], sa
 def test_a_large_tumor_in_a_small_organ_names_the_limit(tmp_path: Path) -> None:
     with create_or_open_bank(tmp_path / "bank", 3.0) as writer:
         writer.add_case(make_case("small", shape=(36, 30, 28)))
-    with pytest.raises(InputError, match=r"60 to 60 mm are not possible in case small.*ml.*holds \d+ mm"):
+    with pytest.raises(InputError, match=r"60 mm are not possible in case small.*ml.*holds \d+ mm"):
         make_preview(open_bank(tmp_path / "bank"), Wish(diameter_mm=60))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from typing import Any
 
@@ -121,6 +122,41 @@ def test_noise_does_not_decide_what_is_fat() -> None:
     assert np.all(found[ndimage.binary_opening(fat, np.ones((3, 3, 3)))] == 1)
     others = (case.organs > 0) & (case.organs != CLASS_IDS["kidney"])
     assert np.all(found[others] == 0)
+
+
+def beside_muscle(value: int, part: tuple[slice, slice, slice]) -> Case:
+    """Liver below x = 20; above it fat in which `part` has another HU. No noise."""
+    shape = (44, 30, 30)
+    hu, organs = np.full(shape, FAT, np.int16), np.zeros(shape, np.uint8)
+    hu[part] = value
+    hu[:20], organs[:20] = 100, CLASS_IDS["liver"]
+    case = build_case("muscle", hu, organs, np.diag([3.0, 3, 3, 1]), 3.0, allow_implausible=True)
+    return dataclasses.replace(case, noise=np.zeros_like(case.noise))
+
+
+@pytest.mark.parametrize(("thick", "is_room"), [(1, False), (2, False), (3, True), (4, True)])
+def test_tongues_of_fat_thinner_than_3_voxels_are_no_room(thick: int, is_room: bool) -> None:
+    """Between two muscles that begin 4 voxels off the liver."""
+    case = beside_muscle(SOFT, (slice(24, 44), slice(0, 30), slice(0, 30)))
+    hu = case.ct.copy()
+    hu[24:, 12 : 12 + thick] = FAT
+    found = found_room(dataclasses.replace(case, ct=hu), room="outside")
+    assert np.all(found[28:40, 12 : 12 + thick, 5:25] == is_room)
+    assert np.all(found[20:24] == 1)  # the fat that the tongue runs into
+    assert not found[28:40, :12].any()
+    assert not found[28:40, 12 + thick :].any()
+
+
+@pytest.mark.parametrize(
+    ("size", "hu", "is_room"), [(1, SOFT, True), (2, SOFT, True), (4, SOFT, False), (1, BONE, False), (1, GAS, False)]
+)
+def test_small_holes_in_fat_are_filled(size: int, hu: int, is_room: bool) -> None:
+    """A voxel of a vessel that crosses the fat is room, larger things and those of bone or gas are not."""
+    hole = (slice(30, 30 + size), slice(14, 14 + size), slice(14, 14 + size))
+    found = found_room(beside_muscle(hu, hole), room="outside")
+    assert np.all(found[hole] == is_room)
+    found[hole] = 1
+    assert np.all(found == 1)
 
 
 def test_room_in_the_lumen_is_what_the_wall_is_not() -> None:

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from pipeline.case import Case, build_case
 from pipeline.organs import CLASS_IDS
@@ -108,6 +109,28 @@ def test_other_organs_and_fat_do_not_change() -> None:
     outside = gland().organs != PANCREAS
     assert np.array_equal(found.hu.numpy()[outside], gland().ct[outside])
     assert not found.gone.numpy()[outside].any()
+
+
+def test_the_blurred_border_of_lost_gland_is_lost_too() -> None:
+    """Where the gland shrank, the brighter layer of voxels around it would stay as an empty shell."""
+    inside, cube = gland().organs == PANCREAS, np.ones((3, 3, 3), bool)
+    layers = [ndimage.binary_dilation(inside, cube, n) & ~inside for n in (1, 2)]
+    first, second = layers[0], layers[1] & ~layers[0]
+    blurred, noise = gland().ct.copy(), np.random.default_rng(0).integers(-9, 10, SHAPE).astype(np.int8)
+    blurred[first], blurred[second] = -20, -60
+    blurred[50, first[50]] = -110  # darker than fat: stays
+    case = dataclasses.replace(gland(), ct=blurred, noise=noise)
+    found = replaced(effect(atrophy_mm=5.0), case)
+    beside = first & ndimage.binary_dilation(found.gone.numpy(), cube)
+    assert np.array_equal(beside[55:85], first[55:85])
+    hu = found.hu.numpy()
+    behind = beside.copy()
+    behind[50] = False
+    assert np.allclose(hu[behind], FAT_HU + noise[behind], atol=1e-3)
+    kept = ~inside & ~behind
+    assert np.array_equal(hu[kept], blurred[kept])
+    assert first[:25].any()
+    assert not behind[:25].any()  # before the tumor no gland is lost
 
 
 def test_a_far_part_of_the_gland_stays() -> None:

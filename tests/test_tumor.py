@@ -226,6 +226,34 @@ def test_without_contrast_agent_parts_differ_less(abdomens: Bank, part: str) -> 
             assert a.hu == pytest.approx(kind.native_parts * b.hu)
 
 
+@pytest.mark.parametrize(("late", "share"), [(True, 0.25), (False, 1.0)])
+def test_a_rim_that_enhances_late_is_faint_in_the_arterial_phase(abdomens: Bank, late: bool, share: float) -> None:
+    hcc = preset_of("liver").kinds["hcc"]
+    assert hcc.rim is not None
+    assert hcc.rim.late  # its capsule
+    kind = replace(hcc, level=Relative(Uniform(-5, -5)), rim=replace(hcc.rim, late=late), native_parts=0.25)
+    arterial, venous = (tumors(wanted(abdomens.load(p), "liver", kind)) for p in ("arterial", "portal_venous"))
+    rims = [(a.rim, b.rim) for a, b in zip(arterial, venous, strict=True) if a.rim and b.rim]
+    assert len(rims) > 40
+    assert sum(t.rim is not None for t in arterial) == sum(t.rim is not None for t in venous) == len(rims)
+    for a, b in rims:
+        assert a.hu == pytest.approx(share * b.hu)
+        assert hcc.rim.hu.low <= b.hu <= hcc.rim.hu.high  # type: ignore[union-attr]
+        assert a.mm == b.mm
+    # only the rim is late
+    assert [t.septa for t in arterial] == [t.septa for t in venous]
+    assert [t.core for t in arterial] == [t.core for t in venous]
+
+
+@pytest.mark.parametrize(
+    ("diameter", "share"), [(5.0, 0.4), (8.0, 0.4), (12.0, 0.6), (16.0, 0.8), (20.0, 1.0), (60.0, 1.0)]
+)
+def test_small_tumors_are_less_mixed(case: Case, diameter: float, share: float) -> None:
+    kind = replace(preset_of("liver").kinds["hcc"], texture_sd_hu=Uniform(20, 20))
+    found = tumors(wanted(case, "liver", kind, limits=(diameter, diameter)), 5)
+    assert [t.texture_sd_hu for t in found] == pytest.approx([20 * share] * 5)
+
+
 def test_parts_fit_into_small_tumors(case: Case) -> None:
     for organ, name in KINDS:
         for tumor in tumors(wanted(case, organ, preset_of(organ).kinds[name], limits=(2.5, 8.0)), 60):

@@ -79,8 +79,9 @@ def generate(
     started = time.monotonic()
     bank = open_bank(bank_path)
     check_bank(bank, config)
-    for note in (*_padding_notes(bank, config), *_split_notes(bank, config), *_missing_notes(bank, config)):
-        log(note)
+    for notes in (_padding_notes, _split_notes, _missing_notes, _series_notes):
+        for note in notes(bank, config):
+            log(note)
     plan = Plan(config.samples, config.shard_samples)
     if (out / "dataset.json").exists():
         check_same(out, _info(out, bank, config, plan))
@@ -186,6 +187,11 @@ def _padding_notes(bank: Bank, config: GenerateConfig) -> list[str]:
         "the rest is padded with air (-1000 HU)"
         for r in padded
     ]
+
+
+def _series_notes(bank: Bank, config: GenerateConfig) -> list[str]:
+    rest = config.samples % config.series.points
+    return [f"note: the last series has {rest} of {config.series.points} time points"] if rest else []
 
 
 def _missing_notes(bank: Bank, config: GenerateConfig) -> list[str]:

@@ -76,6 +76,7 @@ _NECROSIS = Core(
 CLEAR_CELL = TumorKind(
     diameter_mm=half_small(LogNormal(3.754 + _TO_EQUIVALENT, 0.595, 4.0, 90.0)),  # [KiTS]
     form=_OVOID,
+    lowest_hu=20.0,  # (choice) solid tissue stays above fluid
     edge_mm=Uniform(1.0, 2.0),  # (choice) well defined, pseudocapsule
     level={
         "native": Relative(Normal(-6.0, 6.0, -20.0, 8.0)),  # 34 - 40 [uj, plain]
@@ -104,6 +105,7 @@ CLEAR_CELL = TumorKind(
 PAPILLARY = TumorKind(
     diameter_mm=half_small(LogNormal(3.538 + _TO_EQUIVALENT, 0.545, 4.0, 90.0)),  # [KiTS]
     form=_OVOID,
+    lowest_hu=20.0,  # (choice) solid tissue stays above fluid
     edge_mm=Uniform(1.0, 2.0),  # (choice) well defined
     # means: the middle of the ranges in [GWU] minus 40, 150, 170; cut at the ends of those ranges
     level={
@@ -121,6 +123,7 @@ PAPILLARY = TumorKind(
 CHROMOPHOBE = TumorKind(
     diameter_mm=half_small(LogNormal(3.899 + _TO_EQUIVALENT, 0.669, 4.0, 90.0)),  # [KiTS]
     form=_OVOID,
+    lowest_hu=20.0,  # (choice) solid tissue stays above fluid
     edge_mm=Uniform(1.0, 2.0),  # (choice) well defined
     level={  # (choice) between papillary and the brighter oncocytomas [Choi]
         "native": Relative(Normal(-5.0, 6.0, -18.0, 8.0)),
@@ -137,6 +140,7 @@ CHROMOPHOBE = TumorKind(
 ONCOCYTOMA = TumorKind(
     diameter_mm=half_small(LogNormal(3.490 + _TO_EQUIVALENT, 0.586, 4.0, 90.0)),  # [KiTS]
     form=_OVOID,
+    lowest_hu=20.0,  # (choice) solid tissue stays above fluid
     edge_mm=Uniform(0.8, 1.8),  # (choice) well defined
     level={
         "native": Relative(Normal(-9.0, 6.0, -22.0, 6.0)),  # 31 - 40 [uj, plain]

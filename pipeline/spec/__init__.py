@@ -1,8 +1,9 @@
 """The recipe of a sample, and the only place that draws: `draw_sample(bank, config, index)`.
 
 Everything random about a sample is decided here, from `SeedSequence((seed, index))`, and kept in a `SampleSpec`.
-Applying a spec (`pipeline.synthesis`) is a pure function. Small-scale randomness (deformation, texture) is a hash of a
-tumor's `key`.
+How the record of an engine's form is drawn stands in the engine's module, beside what the record means; it is called
+from here only, with the generator passed in. Applying a spec (`pipeline.synthesis`) is a pure function. Small-scale
+randomness (deformation, texture) is a hash of a tumor's `key`.
 """
 
 from pipeline.spec.distributions import draw

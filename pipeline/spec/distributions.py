@@ -39,8 +39,19 @@ def _cut(rng: np.random.Generator, once: Callable[[], float], low: float, high: 
 
 
 def within(rng: np.random.Generator, distribution: Distribution, low: float, high: float) -> float:
-    """A value of `distribution` cut to [low, high]."""
-    return _cut(rng, lambda: draw(rng, distribution), low, high)
+    """A value of `distribution` cut to [low, high] and to its own ends; where they do not meet, the nearer end."""
+    least, most = ends(distribution)
+    if least > high or most < low:
+        return high if least > high else low
+    return _cut(rng, lambda: draw(rng, distribution), max(low, least), min(high, most))
+
+
+def ends(distribution: Distribution) -> tuple[float, float]:
+    """Smallest and largest value of a distribution."""
+    if isinstance(distribution, Mixture):
+        of_parts = [ends(part) for weight, part in distribution.parts if weight > 0]
+        return min(low for low, _ in of_parts), max(high for _, high in of_parts)
+    return distribution.low, distribution.high
 
 
 def weighted(rng: np.random.Generator, weights: Sequence[float]) -> int:
@@ -57,8 +68,7 @@ def choose(rng: np.random.Generator, choice: Choice) -> int:
 
 def rotation(rng: np.random.Generator) -> Matrix:
     """A uniformly distributed rotation, from a normalised quaternion of four normals (Muller 1959)."""
-    quaternion = rng.normal(size=4)
-    w, x, y, z = (float(v) for v in quaternion / math.sqrt(float(quaternion @ quaternion)))
+    w, x, y, z = unit(rng.normal(size=4).tolist())
     return (
         (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
         (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
@@ -68,6 +78,11 @@ def rotation(rng: np.random.Generator) -> Matrix:
 
 def direction(rng: np.random.Generator) -> Vector:
     """A uniformly distributed unit vector."""
-    v = rng.normal(size=3)
-    x, y, z = (float(c) for c in v / math.sqrt(float(v @ v)))
+    x, y, z = unit(rng.normal(size=3).tolist())
     return x, y, z
+
+
+def unit(vector: Sequence[float]) -> list[float]:
+    """The vector over its length. Written out: a BLAS product differs in its last bit from machine to machine."""
+    length = math.sqrt(sum(v * v for v in vector))
+    return [v / length for v in vector]

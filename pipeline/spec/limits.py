@@ -10,6 +10,7 @@ from pipeline.case import OrganStats
 from pipeline.config import GenerateConfig, TumorSettings
 from pipeline.errors import InputError
 from pipeline.presets import OrganPreset, TumorKind, WallGrowth, preset_of
+from pipeline.spec.distributions import ends
 
 MIN_DIAMETER_VOXELS = 2.5  # smaller balls cover too few voxels to be labelled as they are drawn
 # Largest diameter over the organ's largest depth; the largest ball inside the organ has 2. Tumors that leave the organ
@@ -64,10 +65,11 @@ def possible_kinds(
     spacing_mm: float,
 ) -> dict[str, float]:
     """The kinds of which a wanted size fits the organ."""
-    wanted = config.tumors.of(organ).diameter_mm or (0.0, math.inf)
+    asked = config.tumors.of(organ).diameter_mm
     fitting = {}
     for name, weight in weights.items():
         low, high = diameter_limits(preset.kinds[name], stats, elongated, config, spacing_mm)
+        wanted = asked or ends(preset.kinds[name].diameter_mm)
         if max(low, wanted[0]) <= min(high, wanted[1]):
             fitting[name] = weight
     return fitting
@@ -78,12 +80,7 @@ def check_bank(bank: Bank, config: GenerateConfig) -> None:
     from pipeline.spec.sample import cases_by_split
 
     for organ in config.organs:
-        preset = preset_of(organ, config.presets)
-        for name in kind_weights(preset, organ, config.tumors.of(organ)):
-            if config.series.points > 1 and isinstance(preset.kinds[name].form, WallGrowth):
-                raise InputError(
-                    f"{organ} tumors grow along the wall and make no series; leave {organ} out of --organs"
-                )
+        kind_weights(preset_of(organ, config.presets), organ, config.tumors.of(organ))
         if not any(organ in record.usable_organs for record in bank.records):
             raise InputError(f"{bank.path}: no case has a usable {organ}; prepare one, or leave it out of --organs")
     by_split = cases_by_split(bank, config.organs)
@@ -107,10 +104,12 @@ def _check_sizes(
     if possible_kinds(weights, preset, stats, elongated, config, organ, spacing_mm):
         return
     wanted = config.tumors.of(organ).diameter_mm
-    asked = f"of {wanted[0]:g} to {wanted[1]:g} mm are" if wanted else "are"
+    sizes = [wanted] if wanted else [ends(preset.kinds[name].diameter_mm) for name in weights]
+    least, most = min(low for low, _ in sizes), max(high for _, high in sizes)
+    asked = f"of {least:g} mm" if least == most else f"of {least:g} to {most:g} mm"
     organ_mm = max(_organ_mm(preset.kinds[name], stats, elongated) for name in weights)
     raise InputError(
-        f"{organ} tumors {asked} not possible in case {case_id}: the grid of {spacing_mm:g} mm shows "
+        f"{organ} tumors {asked} are not possible in case {case_id}: the grid of {spacing_mm:g} mm shows "
         f"{MIN_DIAMETER_VOXELS * spacing_mm:.1f} mm or more, the organ ({stats.volume_ml:.0f} ml, "
         f"{stats.max_depth_mm:.0f} mm deep) holds {organ_mm:.0f} mm, the patch {_patch_mm(config, spacing_mm):.0f} mm"
     )

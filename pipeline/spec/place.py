@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.anatomy import WALL_HU
 from pipeline.case import AIR_HU, Case
 from pipeline.grid import Index3, crop, index3, slices3
 from pipeline.organs import organ_id
 from pipeline.presets import Exophytic, OrganPreset, TumorKind, Uniform, WallGrowth
+from pipeline.spec.direction import direction_of
 from pipeline.spec.distributions import weighted
 from pipeline.spec.records import MassEffectSpec, TumorSpec, Vector
-from pipeline.synthesis.engines import wall
-from pipeline.synthesis.engines.ellipsoid import Along, Matrix
+from pipeline.synthesis.engines import ellipsoid, wall
 from pipeline.synthesis.location import GAP_VOXELS, Ball, Rules, ranked_centers
 from pipeline.synthesis.render import touched_mm
 from pipeline.synthesis.shape import FAT_HU
@@ -25,14 +26,13 @@ _CANDIDATES = 512  # centres tried
 _SCANNED = 1 << 21  # voxels of a box that is searched for organ voxels; in a larger one they are drawn
 _DRAWN = 1 << 15
 _WALL_TRIES = 16
-_OUTSIDE_TRIES = 12
+_TRIES = 12  # of candidates that meet the rules of the voxel alone
 _BLOCKED_SHARE = 0.1  # of an exophytic tumor's ball that may lie in muscle, bowel or other organs, which cut it
 _BALL_STEPS = 6  # points a radius in which that is looked at
 _BONE_HU = 250
 _BONE_STEP = 2  # voxels between those that are looked at
 _LEAST_MASS_REACH = 1.25  # radii; a warp that ends nearer moves nothing that shows
 _MOST_OUTSIDE = 0.85  # of an exophytic tumor's surface
-_NEAR_MM = 15.0  # of the organ's direction around a point
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,24 @@ def place(
     for version in (tumor, tumor.model_copy(update={"mass_effect": None})):
         rules = _rules(site, version, kind, wanted)
         ranked = ranked_centers(site.case, candidates, rules, [_ball(other) for other in others])
-        for found in ranked[: _OUTSIDE_TRIES if wanted is not None else 1]:
+        for found in ranked[:_TRIES]:
             center = _outward(rng, site, index3(found), wanted)
-            if center is None or not _apart(site.case, version.model_copy(update={"center_vox": center}), others):
+            if center is None or (wanted is not None and not _has_fat_around(site, center, tumor.diameter_mm / 2)):
                 continue
-            if wanted is None or _has_fat_around(site, center, tumor.diameter_mm / 2):
-                return _kept_off_bone(site.case, version, center)
+            placed = _along_organ(site, version.model_copy(update={"center_vox": center}))
+            if _apart(site.case, placed, others):
+                return _kept_off_bone(site.case, placed)
         if version.mass_effect is None:
             return None  # the second version would be the same
     return None
+
+
+def _along_organ(site: Site, tumor: TumorSpec) -> TumorSpec:
+    """The tumor, with its longest axis along a thin organ where it is thicker than that."""
+    if site.organ not in site.case.along or not isinstance(tumor.form, ellipsoid.EllipsoidForm):
+        return tumor
+    along = direction_of(site.case, site.organ, tumor.center_vox)
+    return tumor if along is None else tumor.model_copy(update={"form": ellipsoid.laid_along(tumor.form, along)})
 
 
 def _ball(tumor: TumorSpec) -> Ball:
@@ -195,10 +204,9 @@ def _centroid_near(site: Site, voxel: Index3) -> npt.NDArray[np.float64]:
     return centroid
 
 
-def _kept_off_bone(case: Case, tumor: TumorSpec, center: Vector) -> TumorSpec:
-    """The tumor at its centre, with a mass effect that ends before it would move bone."""
-    placed = tumor.model_copy(update={"center_vox": center})
-    effect = tumor.mass_effect
+def _kept_off_bone(case: Case, placed: TumorSpec) -> TumorSpec:
+    """The placed tumor, with a mass effect that ends before it would move bone."""
+    effect, center = placed.mass_effect, placed.center_vox
     if effect is None:
         return placed
     reach = math.ceil(effect.reach_mm / case.spacing_mm)
@@ -214,13 +222,13 @@ def _kept_off_bone(case: Case, tumor: TumorSpec, center: Vector) -> TumorSpec:
     if nearest >= effect.reach_mm:
         return placed
     shorter = MassEffectSpec(strength=effect.strength, reach_mm=nearest) if nearest > 0 else None
-    enough = nearest >= _LEAST_MASS_REACH * tumor.diameter_mm / 2
+    enough = nearest >= _LEAST_MASS_REACH * placed.diameter_mm / 2
     return placed.model_copy(update={"mass_effect": shorter if enough else None})
 
 
 def _soft_tissue(case: Case, at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     hu = case.ct[tuple(at.T)].astype(np.int32) - case.noise[tuple(at.T)]
-    inside: npt.NDArray[np.bool_] = (hu >= -10) & (hu <= 150)
+    inside: npt.NDArray[np.bool_] = (hu >= WALL_HU[0]) & (hu <= WALL_HU[1])
     return inside
 
 
@@ -249,21 +257,3 @@ def _on_wall(
         gaps = [math.dist(center, o.center_vox) * step - touched_mm(o) - touched_mm(placed) for o in others]
         return placed if all(gap >= 3.5 * step for gap in gaps) else None
     return None
-
-
-def direction_of(case: Case, organ: str, voxel: Index3) -> Along | None:
-    """Which way an elongated organ runs around a voxel, and half its thickness; None for organs that are not."""
-    if organ not in case.along:
-        return None
-    around = max(2, round(_NEAR_MM / case.spacing_mm))
-    corner = index3(np.subtract(voxel, around))
-    inside = np.argwhere(crop(case.organs, corner, (2 * around + 1,) * 3, 0) == organ_id(organ))
-    if len(inside) < 10:
-        return None
-    centered = inside - inside.mean(axis=0)
-    _, vectors = np.linalg.eigh(centered.T @ centered)
-    frame = vectors.T[::-1] * np.array([[1], [1], [np.linalg.det(vectors.T[::-1])]])
-    rows: list[Vector] = [(float(x), float(y), float(z)) for x, y, z in frame]
-    matrix: Matrix = (rows[0], rows[1], rows[2])
-    distances = case.surface_distance_mm[tuple(slice(max(c, 0), c + 2 * around + 1) for c in corner)]
-    return Along(matrix, max(0.6 * float(distances.max()), case.spacing_mm))

@@ -5,17 +5,21 @@ Lengths in mm, intensities in HU, points in voxels of the bank case. A part of a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from pipeline.config import Settings, Split
 from pipeline.grid import Index3
-from pipeline.synthesis.engines.ellipsoid import EllipsoidForm
-from pipeline.synthesis.engines.growth import GrowthForm
-from pipeline.synthesis.engines.wall import WallForm
+from pipeline.synthesis.engines._form import EngineForm
+from pipeline.synthesis.engines.registry import ENGINES
 
-Form = Annotated[EllipsoidForm | GrowthForm | WallForm, Field(discriminator="engine")]
+if TYPE_CHECKING:
+    Form = EngineForm
+else:  # any engine's record, told by its field `engine`
+    Form = Annotated[reduce(or_, (engine.Form for engine in ENGINES.values())), Field(discriminator="engine")]
 Vector = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

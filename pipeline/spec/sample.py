@@ -12,19 +12,19 @@ from pipeline.bank import Bank, CaseRecord
 from pipeline.case import Case
 from pipeline.config import SPLITS, GenerateConfig, Split, TumorSettings
 from pipeline.grid import Index3, index3
-from pipeline.presets import OrganPreset, TumorKind, preset_of
+from pipeline.presets import Ellipsoidal, OrganPreset, TumorKind, preset_of
 from pipeline.spec.distributions import choose, weighted
 from pipeline.spec.limits import diameter_limits, kind_weights, possible_kinds
-from pipeline.spec.place import Site, direction_of, draw_candidates, draw_region, place, region_voxels
+from pipeline.spec.place import Site, draw_region, place, region_voxels
 from pipeline.spec.records import SampleSpec, TumorSpec
 from pipeline.spec.series import at_time
 from pipeline.spec.tumor import Wanted, draw_tumor
 from pipeline.spec.upstream import draw_upstream
 from pipeline.steps import switched_off
-from pipeline.synthesis.engines.ellipsoid import Along
 
 BODY_HU = -300  # voxels above it are body, not air or lung
 _REDRAWS = 8  # of a tumor that finds no place
+_WALL_REDRAWS = 2  # the same along a wall, where every try is costly
 _MOST_DISTRACTORS = 2
 # Hu et al. 2023, training generator: tumors in the middle of the liver's height, half of the patches at a tumor.
 _MIDDLE = (0.3, 0.7)
@@ -188,19 +188,14 @@ class _Drawer:
             return
         engine = self.config.engine if is_target else "ellipsoid"
         want = Wanted(self.case, self.organ, name, kind, settings, limits, engine, self.off)
-        for _ in range(_REDRAWS):
-            along = self._along(site_of(0.0)) if self.organ in self.case.along else None
-            tumor = draw_tumor(self.rng, want, len(others) + 1, along)
+        for _ in range(_REDRAWS if isinstance(kind.form, Ellipsoidal) else _WALL_REDRAWS):
+            tumor = draw_tumor(self.rng, want, len(others) + 1)
             if not is_target and tumor.contrast_hu == 0:  # a difference in enhancement, where nothing is enhanced
                 return
             placed = place(self.rng, site_of(tumor.diameter_mm), tumor, kind, others)
             if placed is not None:
                 drawn.append(self._finished(placed, kind))
                 return
-
-    def _along(self, site: Site) -> Along | None:
-        candidates = draw_candidates(self.rng, site)
-        return direction_of(self.case, self.organ, index3(candidates[0])) if len(candidates) else None
 
     def _finished(self, tumor: TumorSpec, kind: TumorKind) -> TumorSpec:
         if kind.upstream is None:

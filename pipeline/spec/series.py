@@ -25,4 +25,7 @@ def _earlier(tumor: TumorSpec, days: float) -> TumorSpec:
     if tumor.mass_effect:
         reach = tumor.mass_effect.reach_mm * factor
         changes["mass_effect"] = MassEffectSpec(strength=tumor.mass_effect.strength, reach_mm=reach)
+    if tumor.upstream:
+        duct, atrophy = tumor.upstream.duct_mm * factor, tumor.upstream.atrophy_mm * factor
+        changes["upstream"] = tumor.upstream.model_copy(update={"duct_mm": duct, "atrophy_mm": atrophy})
     return tumor.model_copy(update=changes)

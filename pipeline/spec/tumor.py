@@ -36,7 +36,9 @@ from pipeline.spec.records import (
     SeptaSpec,
     TumorSpec,
 )
-from pipeline.synthesis.engines import ellipsoid, growth
+from pipeline.synthesis.engines import ellipsoid
+from pipeline.synthesis.engines._form import EngineForm
+from pipeline.synthesis.engines.registry import SOLID_ENGINES
 
 _LEAST_CONTRAST_HU = 8.0  # what is fainter cannot be told from parenchyma
 _BRIGHTER_HU = 25.0
@@ -62,9 +64,7 @@ class Wanted:
     off: frozenset[str]  # parts of steps that are left out
 
 
-def draw_tumor(
-    rng: np.random.Generator, want: Wanted, instance: int, along: ellipsoid.Along | None = None
-) -> TumorSpec:
+def draw_tumor(rng: np.random.Generator, want: Wanted, instance: int) -> TumorSpec:
     """A tumor that is not yet placed: its centre is the case's first voxel. Kinds of the wall get a ball for a form."""
     kind, off = want.kind, want.off
     diameter = draw_diameter(rng, want)
@@ -80,7 +80,7 @@ def draw_tumor(
         kind=want.kind_name,
         center_vox=(0.0, 0.0, 0.0),
         diameter_mm=diameter,
-        form=_draw_form(rng, want, diameter, along),
+        form=_draw_form(rng, want, diameter),
         edge_mm=_HARD_EDGE_MM if "soft_edge" in off else edge,
         contrast_hu=contrast,
         base=base,
@@ -117,17 +117,13 @@ def draw_diameter(rng: np.random.Generator, want: Wanted) -> float:
     return within(rng, want.kind.diameter_mm, low, high)
 
 
-def _draw_form(
-    rng: np.random.Generator, want: Wanted, diameter: float, along: ellipsoid.Along | None
-) -> ellipsoid.EllipsoidForm | growth.GrowthForm:
+def _draw_form(rng: np.random.Generator, want: Wanted, diameter: float) -> EngineForm:
     look = want.kind.form
     if not isinstance(look, Ellipsoidal):
         one = Uniform(1.0, 1.0)
         nothing = Uniform(0.0, 0.0)
         return ellipsoid.draw_form(rng, Ellipsoidal(one, nothing, nothing), diameter, want.off)
-    if want.engine == "growth":
-        return growth.draw_form(rng, look, diameter, diameter, want.off)
-    return ellipsoid.draw_form(rng, look, diameter, want.off, along)
+    return SOLID_ENGINES[want.engine].draw_form(rng, look, diameter, want.off)
 
 
 def _draw_level(rng: np.random.Generator, want: Wanted) -> tuple[float, Literal["parenchyma", "mean", "donor"]]:

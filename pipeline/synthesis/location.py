@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.case import Case
-from pipeline.grid import Index3, index3
 
 GAP_VOXELS = 2  # between tumors, so that connected components are tumors
 VESSEL_CLEARANCE_MM = 10.0  # a larger tumor asks for no more: in a liver, no place is farther from all vessels
@@ -33,19 +32,13 @@ class Rules(NamedTuple):
     reach: float  # how far the tumor may touch anything
 
 
-def best_center(case: Case, candidates: npt.NDArray[np.integer], rules: Rules, others: Sequence[Ball]) -> Index3 | None:
-    """The first candidate voxel (of shape (n, 3), in the organ) that meets all rules; None when none does.
-
-    Where vessels leave no place with the wanted clearance, the candidate farthest from them is taken.
-    """
-    ranked = ranked_centers(case, candidates, rules, others)
-    return index3(ranked[0]) if len(ranked) else None
-
-
 def ranked_centers(
     case: Case, candidates: npt.NDArray[np.integer], rules: Rules, others: Sequence[Ball]
 ) -> npt.NDArray[np.integer]:
-    """The candidates that fit, (m, 3): first those clear of vessels, as they were drawn, then by distance from them."""
+    """The candidate voxels, (n, 3) of the organ, that meet the rules, (m, 3).
+
+    First come those clear of vessels, as they were drawn, then the others by their distance from vessels.
+    """
     at = tuple(candidates.T)
     depth = case.surface_distance_mm[at].astype(np.float64)
     fits = (depth >= rules.least_depth) & (depth <= rules.most_depth)

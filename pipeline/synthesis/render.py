@@ -24,7 +24,7 @@ from pipeline.organs import organ_id, tumor_id
 from pipeline.synthesis import effects, shape, texture
 from pipeline.synthesis.engines.registry import engine_of, is_coarse, reach_mm
 from pipeline.synthesis.location import GAP_VOXELS
-from pipeline.synthesis.upstream import GLAND_MM, behind_blocked_duct
+from pipeline.synthesis.upstream import behind_blocked_duct, gland_box
 from pipeline.synthesis.warp import mass_effect
 from pipeline.synthesis.window import Window, volume_box
 
@@ -95,14 +95,23 @@ def render_batch(cases: Sequence[Case], specs: Sequence[SampleSpec], device: str
     """Render many samples. On a GPU with one sequence of kernels for all tumors of like size and engine."""
     where = torch.device(device)
     with torch.inference_mode():
-        canvases = _canvases(cases, specs, where)
-        for group in _groups(_around(canvases), where):
-            _push(group, where)
-        for canvas in canvases:
-            _block_ducts(canvas, where)
-        for group in _groups(_lesions(canvases), where):
-            _insert(group, where)
-        return _finished(canvases, where)
+        if where.type == "cpu":  # one at a time: what a sample needs stays in the cache
+            return [_rendered([case], [spec], where)[0] for case, spec in zip(cases, specs, strict=True)]
+        return _rendered(cases, specs, where)
+
+
+def _rendered(cases: Sequence[Case], specs: Sequence[SampleSpec], device: torch.device) -> list[Rendered]:
+    """First what is tumor, since one that borders cut to nothing must not move tissue either; then paint."""
+    canvases = _canvases(cases, specs, device)
+    made = [_formed(group, device) for group in _groups(_lesions(canvases), device)]
+    alive = [job for formed in made for job, mask in zip(formed.group, formed.masks, strict=True) if mask.any()]
+    for group in _groups(_around(alive), device):
+        _push(group, device)
+    for job in alive:
+        _block_duct(job, device)
+    for formed in made:
+        _paint(formed, device)
+    return _finished(canvases, device)
 
 
 def _canvases(cases: Sequence[Case], specs: Sequence[SampleSpec], device: torch.device) -> list[_Canvas]:
@@ -169,11 +178,11 @@ def _lesions(canvases: Sequence[_Canvas]) -> Iterator[_Job]:
             yield from _job(canvas, distractor, None, engine_of(distractor).extent_mm(distractor))
 
 
-def _around(canvases: Sequence[_Canvas]) -> Iterator[_Job]:
-    for canvas in canvases:
-        for tumor in (*canvas.spec.tumors, *canvas.spec.distractors):
-            if tumor.mass_effect:
-                yield from _job(canvas, tumor, None, (tumor.mass_effect.reach_mm,) * 3)
+def _around(jobs: Sequence[_Job]) -> Iterator[_Job]:
+    for job in jobs:
+        effect = job.tumor.mass_effect
+        if effect:
+            yield from _job(job.canvas, job.tumor, None, (effect.reach_mm,) * 3)
 
 
 def _job(
@@ -226,41 +235,60 @@ def _push(group: Sequence[_Job], device: torch.device) -> None:
         label.copy_(torch.where(moved, _labelled(warped.organs[b][own], job.canvas.spec.organs), label))
 
 
-def _block_ducts(canvas: _Canvas, device: torch.device) -> None:
-    for tumor in canvas.spec.tumors:
-        if tumor.upstream is None:
-            continue
-        points = np.array(tumor.upstream.duct) - canvas.spec.origin_vox
-        around = GLAND_MM / canvas.case.spacing_mm
-        low = np.clip(np.floor(points.min(0) - around), 0, canvas.spec.patch_shape).astype(int)
-        high = np.clip(np.ceil(points.max(0) + around) + 1, low, canvas.spec.patch_shape).astype(int)
-        if np.any(low >= high):
-            continue
-        box = slices3(low.tolist(), high.tolist())
-        job = _Job(canvas, tumor, None, index3(low), index3(high))
-        changed = behind_blocked_duct(tumor, tumor.upstream, canvas.image[box], _window([job], device))
-        canvas.image[box] = changed.hu.round_().clamp_(*HU_RANGE).to(torch.int16)
-        canvas.label[box].masked_fill_(changed.gone, 0)
+def _block_duct(job: _Job, device: torch.device) -> None:
+    """Change the gland behind a tumor that blocks its duct: all of it, so that the patch does not matter, then cut."""
+    canvas, effect = job.canvas, job.tumor.upstream
+    if effect is None:
+        return
+    low, high = (bound - np.array(canvas.spec.origin_vox) for bound in gland_box(canvas.case, job.tumor.organ, effect))
+    inner_low, inner_high = np.maximum(low, 0), np.minimum(high, canvas.spec.patch_shape)
+    if np.any(inner_low >= inner_high):
+        return
+    window = _window([_Job(canvas, job.tumor, None, index3(low), index3(high))], device)
+    box = slices3(inner_low.tolist(), inner_high.tolist())
+    inner = slices3((inner_low - low).tolist(), (inner_high - low).tolist())
+    shown = window.volume("ct", AIR_HU)[0].clone()
+    shown[inner] = canvas.image[box]
+    changed = behind_blocked_duct(job.tumor, effect, shown, window, canvas.spec.tumors)
+    canvas.image[box] = changed.hu[inner].round_().clamp_(*HU_RANGE).to(torch.int16)
+    canvas.label[box].masked_fill_(changed.gone[inner], 0)
 
 
-def _insert(group: Sequence[_Job], device: torch.device) -> None:
-    """Put a group's tumors into image and label; those of which fewer than MIN_VOXELS fit are left out."""
+@dataclass(frozen=True)
+class _Formed:
+    """What is tumor in a group's window, (B, X, Y, Z): depth in mm, share of tumor, label."""
+
+    group: list[_Job]
+    window: Window
+    depth: torch.Tensor
+    alpha: torch.Tensor
+    masks: npt.NDArray[np.bool_]
+
+
+def _formed(group: list[_Job], device: torch.device) -> _Formed:
+    """Where a group's tumors are; those of which fewer than MIN_VOXELS fit are nowhere."""
     window = _window(group, device)
     tumors = [job.tumor for job in group]
     depth = engine_of(tumors[0]).depth_mm(tumors, window)
     alpha = shape.soft_mask(depth, window.parameter([t.edge_mm for t in tumors]))
     alpha.mul_(shape.room(tumors, window)).mul_(_in_patch(group, window))
-    masks = _components(alpha, tumors, window)
+    return _Formed(group, window, depth, alpha, _components(alpha, tumors, window))
+
+
+def _paint(formed: _Formed, device: torch.device) -> None:
+    """Put a group's tumors into image and label."""
+    group, window, alpha, masks = formed.group, formed.window, formed.alpha, formed.masks
+    if not masks.any():
+        return
+    tumors = [job.tumor for job in group]
     mask = torch.from_numpy(masks).to(device)
-    structure = texture.structure(tumors, window)
-    profile = effects.profile(tumors, depth, structure, window)
-    healthy = _shown(group, window).to(torch.float32)
+    profile = effects.profile(tumors, formed.depth, texture.structure(tumors, window), window)
     profile.add_(texture.level(tumors, profile, alpha, mask))
+    healthy = _shown(group, window).to(torch.float32)
     tissue = texture.tissue(tumors, profile, healthy, window)
     blended = tissue.sub_(healthy).mul_(alpha).add_(healthy).round_().clamp_(*HU_RANGE).to(torch.int16)
     for b, job in enumerate(group):
-        own = slices3((0, 0, 0), job.size)
-        box = slices3(job.low, job.high)
+        own, box = slices3((0, 0, 0), job.size), slices3(job.low, job.high)
         job.canvas.image[box] = torch.where(alpha[b][own] > 0, blended[b][own], job.canvas.image[box])
         if job.number is None or not masks[b].any():
             continue

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from pipeline.anatomy import WALL_HU
 from pipeline.grid import index3
 from pipeline.organs import organ_id
 from pipeline.synthesis.window import Window
@@ -24,7 +25,6 @@ MIN_VOXELS = 5  # a tumor that borders cut to less is left out, image and label
 FAT_HU = (-190, -20)
 SURFACE_HU = (-190, 250)  # beside the organ's surface: partial volume of organ and fat
 _TIDY = 4  # voxels around a box that the tidying of a tumor's room looks at
-_LUMEN_HU = (-10, 150)  # the wall of a hollow organ; what is outside of it is content
 
 
 def soft_mask(depth: torch.Tensor, edge_mm: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ def _smooth(window: Window) -> torch.Tensor:
 
 
 def _soft_tissue(smooth: torch.Tensor) -> torch.Tensor:
-    return (smooth >= _LUMEN_HU[0]) & (smooth <= _LUMEN_HU[1])
+    return (smooth >= WALL_HU[0]) & (smooth <= WALL_HU[1])
 
 
 def _outside(tumor: TumorSpec, window: Window) -> torch.Tensor:

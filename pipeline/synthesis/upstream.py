@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from pipeline.case import Case
+from pipeline.grid import crop, index3
 from pipeline.organs import organ_id
+from pipeline.synthesis.engines.registry import reach_mm
 from pipeline.synthesis.fields import root
 from pipeline.synthesis.shape import grown, largest_component, step
 from pipeline.synthesis.window import Window
@@ -30,8 +35,13 @@ class Replaced(NamedTuple):
     gone: torch.Tensor
 
 
-def behind_blocked_duct(tumor: TumorSpec, effect: UpstreamSpec, image: torch.Tensor, window: Window) -> Replaced:
-    """Thin the gland, then paint the duct; `image` (X, Y, Z) int16 is what the window shows."""
+def behind_blocked_duct(
+    tumor: TumorSpec, effect: UpstreamSpec, image: torch.Tensor, window: Window, tumors: Sequence[TumorSpec] = ()
+) -> Replaced:
+    """Thin the gland, then paint the duct; `image` (X, Y, Z) int16 is what the window shows.
+
+    `tumors` of the sample keep the gland that they lie in.
+    """
     organs = window.volume("organs", 0)[0]
     at = torch.nonzero(organs == organ_id(tumor.organ), as_tuple=True)
     distance, walked = _from_duct(effect, window, at)
@@ -40,9 +50,11 @@ def behind_blocked_duct(tumor: TumorSpec, effect: UpstreamSpec, image: torch.Ten
     onset = (walked * (1 / _ONSET_MM)).clamp_(0, 1).mul_(effect.atrophy_mm)
     lost = step(onset.sub(surface).mul_(1 / _EDGE_MM).add_(0.5).clamp_(0, 1))
     # Towards another organ the gland keeps its surface: they lie against each other, and nothing would fill the gap.
-    voxels = math.ceil((effect.atrophy_mm + _EDGE_MM) / window.spacing_mm)
-    against = grown((organs > 0) & (organs != organ_id(tumor.organ)), voxels)[at] > 0
+    others = (organs > 0) & (organs != organ_id(tumor.organ))
+    against = grown(others, _looked_at(effect, window.spacing_mm))[at] > 0
     behind = (distance < GLAND_MM) & (onset > 0) & ~against
+    for other in tumors:
+        behind &= _away(other.center_vox, window, at) > reach_mm(other)
     _without_crumbs(lost.mul_(behind), behind, organs, at)
     shown = image[at].to(torch.float32)
     shown = shown + lost * (noise + FAT_HU - shown)
@@ -52,6 +64,25 @@ def behind_blocked_duct(tumor: TumorSpec, effect: UpstreamSpec, image: torch.Ten
     gone = torch.zeros_like(organs, dtype=torch.bool)
     gone[at] = lost >= 0.5
     return Replaced(_without_old_surface(hu, gone, organs, window), gone)
+
+
+def gland_box(case: Case, organ: str, effect: UpstreamSpec) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Half-open box of case voxels, (3,) and (3,), with the gland around the duct and what the effect looks at."""
+    points = np.array(effect.duct)
+    around = GLAND_MM / case.spacing_mm
+    low, high = np.floor(points.min(0) - around).astype(np.int64), np.ceil(points.max(0) + around).astype(np.int64) + 1
+    inside = crop(case.organs, index3(low), index3(high - low), 0) == organ_id(organ)
+    looked_at = _looked_at(effect, case.spacing_mm) + 1
+    for axis in range(3):
+        used = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        if used.size:
+            low[axis], high[axis] = low[axis] + used[0] - looked_at, low[axis] + used[-1] + 1 + looked_at
+    return low, high
+
+
+def _looked_at(effect: UpstreamSpec, spacing_mm: float) -> int:
+    """How many voxels away another organ keeps the gland's surface where it is."""
+    return math.ceil((effect.atrophy_mm + _EDGE_MM) / spacing_mm)
 
 
 def _without_old_surface(hu: torch.Tensor, gone: torch.Tensor, organs: torch.Tensor, window: Window) -> torch.Tensor:
@@ -69,6 +100,15 @@ def _without_crumbs(
     largest, crumbs = largest_component(kept.cpu().numpy())
     if crumbs:
         lost[behind & (lost < 0.5) & ~torch.from_numpy(largest).to(organs.device)[at]] = 1.0
+
+
+def _away(center_vox: Sequence[float], window: Window, at: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Distance of the voxels `at` from a point of the case, mm."""
+    total = torch.zeros(at[0].shape, device=window.device)
+    for axis, voxel in zip(window.axes_mm([center_vox]), at, strict=True):
+        along = torch.from_numpy(axis[0].astype(np.float32)).to(window.device)[voxel]
+        total.add_(along * along)
+    return root(total)
 
 
 def _from_duct(effect: UpstreamSpec, window: Window, at: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:

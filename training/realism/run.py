@@ -43,8 +43,8 @@ def realism(
         raise InputError(f"{out}: is a file; --out takes a folder")
     dataset = open_dataset(data)
     references = read_statistics(statistics, organ) if statistics else {}
-    synthetic = synthetic_population(dataset, organ, limit)
     measured = real_population(real, labels, organ, dataset.info.spacing_mm)
+    synthetic = synthetic_population(dataset, organ, limit)
     figures = compare(measured, synthetic, references, organ, dataset.info.spacing_mm)
     context = {
         "dataset": str(data),

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 
 from pipeline.config import Settings
+from pipeline.synthesis.engines._form import EngineForm
 from pipeline.synthesis.fields import VALUE_LIMIT, Axes, FieldGrid, Interpolation, root
 from pipeline.synthesis.window import Window
 
@@ -35,7 +36,7 @@ class Lobe(Settings):
     amplitude: float  # share of the radius
 
 
-class EllipsoidForm(Settings):
+class EllipsoidForm(EngineForm):
     """Drawn parameters of the form. Lengths in mm along the case's voxel axes."""
 
     engine: Literal["ellipsoid"] = "ellipsoid"
@@ -51,17 +52,15 @@ class EllipsoidForm(Settings):
         return 1 + sum(abs(lobe.amplitude) for lobe in self.lobes)
 
 
+Form = EllipsoidForm
+
 _LOBES: tuple[Literal[2, 3, 4], ...] = (2, 3, 3, 4)
+_LONGEST = 2.5  # times that a thin organ stretches the longest axis
 _GRID = 0.8  # of the deformation, in radii: coarser than the displacement, so that the map does not fold
 
 
-def draw_form(
-    rng: np.random.Generator, look: Ellipsoidal, diameter_mm: float, off: frozenset[str], along: Along | None = None
-) -> EllipsoidForm:
-    """Draw a form with the volume of a ball of `diameter_mm`; `off` names the parts of the shape that are left out.
-
-    In a thin organ the longest half axis lies along it and the others are as short as its thickness asks.
-    """
+def draw_form(rng: np.random.Generator, look: Ellipsoidal, diameter_mm: float, off: frozenset[str]) -> EllipsoidForm:
+    """Draw a form with the volume of a ball of `diameter_mm`; `off` names the parts of the shape that are left out."""
     from pipeline.spec.distributions import direction, draw, rotation
 
     radius = diameter_mm / 2
@@ -73,8 +72,6 @@ def draw_form(
     deformation = draw(rng, look.deformation) * radius
     if "axis_ratio" in off:
         ratios = [1.0, 1.0, 1.0]
-    if along is not None and radius > along.thickness_mm:
-        turned, ratios = along.frame, _stretched(ratios, radius / along.thickness_mm)
     lobes = () if "lobulation" in off or sd == 0 else _lobes(sd, normals.tolist(), axes)
     volume = math.prod(ratios) * (1 + 3 * _variance(lobes))  # of (1 + lobes)^3, to second order
     scale = radius / volume ** (1 / 3)
@@ -94,10 +91,19 @@ class Along(NamedTuple):
     thickness_mm: float
 
 
-def _stretched(ratios: Sequence[float], excess: float) -> list[float]:
-    """The largest ratio first, over the others as much longer as the organ is too thin; no more than 2.5 times."""
-    longest, *others = sorted(ratios, reverse=True)
-    return [longest * min(excess**1.5, 2.5), *others]
+def laid_along(form: EllipsoidForm, along: Along) -> EllipsoidForm:
+    """The form with its longest axis along a thin organ, the longer the thinner the organ (at most 2.5 times).
+
+    Volume and lobes stay; so does a form that the organ is thick enough for.
+    """
+    longest, *others = sorted(form.half_axes_mm, reverse=True)
+    excess = math.prod(form.half_axes_mm) ** (1 / 3) / along.thickness_mm
+    if excess <= 1:
+        return form
+    stretch = min(excess**1.5, _LONGEST)
+    scale = stretch ** (-1 / 3)
+    half_axes = (longest * stretch * scale, others[0] * scale, others[1] * scale)
+    return form.model_copy(update={"half_axes_mm": half_axes, "rotation": along.frame})
 
 
 def _lobes(sd: float, normals: Sequence[float], axes: Sequence[Vector]) -> tuple[Lobe, ...]:
@@ -115,7 +121,7 @@ def _variance(lobes: Sequence[Lobe]) -> float:
     for a in lobes:
         for b in lobes:
             if a.degree == b.degree:
-                cosine = float(np.dot(a.axis, b.axis))
+                cosine = sum(p * q for p, q in zip(a.axis, b.axis, strict=True))
                 total += a.amplitude * b.amplitude * _LEGENDRE[a.degree](cosine) / (2 * a.degree + 1)
     return total
 
@@ -179,6 +185,11 @@ def depth_mm(tumors: Sequence[TumorSpec], window: Window) -> torch.Tensor:
     # A power of two, so that the division and multiplication by it are exact.
     unit = window.parameter([2.0 ** math.ceil(math.log2(2 * _size_mm(t) / VALUE_LIMIT)) for t in tumors])
     return between(depth.div_(unit).clamp_(-VALUE_LIMIT, VALUE_LIMIT).round_()).mul_(unit)
+
+
+def is_coarse(tumor: TumorSpec, spacing_mm: float) -> bool:
+    """Whether the depth is computed on coarse points; coarse and fine tumors are not in one call of `depth_mm`."""
+    return coarse_step_mm(tumor, spacing_mm) is not None
 
 
 def coarse_step_mm(tumor: TumorSpec, spacing_mm: float) -> float | None:

@@ -6,7 +6,7 @@ Ann. Eugen. 7:355; Kolmogorov, Petrovsky and Piskunov 1937; of gliomas Swanson, 
 |grad T| = 1 / speed. Proliferation varies smoothly; vessels and the organ's border slow invasion down. The lesion of a
 given volume is what the front has reached by the time at which it has that volume: earlier ones lie inside later ones.
 
-The simulation runs on the host (`engines.arrival`), on a grid fixed to the tumor's centre; voxels interpolate.
+The simulation runs on the host (`engines._arrival`), on a grid fixed to the tumor's centre; voxels interpolate.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ import torch
 from pydantic import Field
 
 from pipeline.case import Case
-from pipeline.config import Settings
 from pipeline.grid import crop, index3
 from pipeline.organs import organ_id
-from pipeline.synthesis.engines.arrival import (
+from pipeline.synthesis.engines._arrival import (
     NEVER,
     BoolGrid,
     FloatGrid,
@@ -35,6 +34,7 @@ from pipeline.synthesis.engines.arrival import (
     signed_distance_mm,
     time_of_volume,
 )
+from pipeline.synthesis.engines._form import EngineForm
 from pipeline.synthesis.fields import VALUE_LIMIT, FieldGrid, FloatArray, Interpolation
 from pipeline.synthesis.shape import FAT_HU, SURFACE_HU
 from pipeline.synthesis.window import Window
@@ -56,7 +56,7 @@ _FAT_SPEED = 0.5  # of parenchyma's, in the fat around the organ; choice
 _VESSEL_MM = 2.0  # how far a vessel slows the front around it: its wall and sheath; choice
 
 
-class GrowthForm(Settings):
+class GrowthForm(EngineForm):
     """Drawn parameters of the form. `full_diameter_mm` is the same at all times of a series: all cut one field."""
 
     engine: Literal["growth"] = "growth"
@@ -72,6 +72,9 @@ class GrowthForm(Settings):
         return _SPREAD * self.full_diameter_mm / 2
 
 
+Form = GrowthForm
+
+
 def diameters_mm(full_diameter_mm: float, doubling_days: float, times_days: Sequence[float]) -> tuple[float, ...]:
     """Volume-equivalent diameters at `times_days`; the last time in it is that of the full diameter.
 
@@ -82,27 +85,22 @@ def diameters_mm(full_diameter_mm: float, doubling_days: float, times_days: Sequ
     return tuple(full_diameter_mm * 2.0 ** (-(end - t) / (3 * doubling_days)) for t in times_days)
 
 
-def draw_form(
-    rng: np.random.Generator,
-    kind_form: Ellipsoidal,
-    diameter_mm: float,
-    full_diameter_mm: float,
-    off: frozenset[str] = frozenset(),
-) -> GrowthForm:
-    """A form as irregular as the ellipsoids of the kind are by their lobes and deformation, without those in `off`."""
+def draw_form(rng: np.random.Generator, look: Ellipsoidal, diameter_mm: float, off: frozenset[str]) -> GrowthForm:
+    """A form as irregular as the ellipsoids of the kind are by their lobes and deformation, without those in `off`.
+
+    `diameter_mm` is the full one: a series makes the tumors of earlier times smaller and keeps the form.
+    """
     from pipeline.spec.distributions import draw  # pipeline.spec names the engines in its records
 
-    if diameter_mm > full_diameter_mm:
-        raise ValueError(f"a lesion of {diameter_mm} mm is larger than its full size, {full_diameter_mm} mm")
-    irregular = {"lobulation": draw(rng, kind_form.lobulation), "deformation": draw(rng, kind_form.deformation)}
+    irregular = {"lobulation": draw(rng, look.lobulation), "deformation": draw(rng, look.deformation)}
     kept = math.hypot(*(sd for part, sd in irregular.items() if part not in off))
     grain = float(rng.uniform(0.15, 0.35))  # over the full diameter; choice, as are the numbers below
     return GrowthForm(
-        full_diameter_mm=full_diameter_mm,
+        full_diameter_mm=diameter_mm,
         roughness=min(1.0, kept / _radius_sd(grain)),
-        roughness_grain_mm=grain * full_diameter_mm,
+        roughness_grain_mm=grain * diameter_mm,
         vessel_speed=float(rng.uniform(0.15, 0.5)),
-        border_mm=float(rng.uniform(0.05, 0.15)) * full_diameter_mm,
+        border_mm=float(rng.uniform(0.05, 0.15)) * diameter_mm,
     )
 
 
@@ -119,6 +117,16 @@ def extent_mm(tumor: TumorSpec) -> Vector:
     """How far from the centre, along each axis of the case, the tumor can be."""
     extent = _form(tumor).reach_mm + tumor.edge_mm / 2
     return extent, extent, extent
+
+
+def reach_mm(tumor: TumorSpec) -> float:
+    """How far from the centre, in any direction, the tumor can be."""
+    return extent_mm(tumor)[0]
+
+
+def is_coarse(tumor: TumorSpec, spacing_mm: float) -> bool:
+    """All are simulated on a grid of their own: large and small ones can be in one call of `depth_mm`."""
+    return False
 
 
 def _form(tumor: TumorSpec) -> GrowthForm:

@@ -18,14 +18,16 @@ import torch
 from pipeline.case import Case
 from pipeline.grid import Index3, index3, overlap
 from pipeline.presets.kinds import WallGrowth
-from pipeline.synthesis.engines import lumen
-from pipeline.synthesis.engines.layer import ANNULAR, WIDE, Floats, Grid, Place, Vector, WallForm, depth_in_layer
+from pipeline.synthesis.engines import _lumen as lumen
+from pipeline.synthesis.engines._layer import ANNULAR, WIDE, Floats, Grid, Place, Vector, WallForm, depth_in_layer
 from pipeline.synthesis.window import Window
 
 if TYPE_CHECKING:
     from pipeline.spec.records import TumorSpec
 
-__all__ = ["WallForm", "depth_mm", "draw_form", "extent_mm"]
+__all__ = ["Form", "WallForm", "depth_mm", "draw_form", "extent_mm", "is_coarse", "reach_mm"]
+
+Form = WallForm
 
 _NOWHERE_MM = -100.0
 
@@ -49,6 +51,17 @@ def extent_mm(tumor: TumorSpec) -> Vector:
     """How far from the centre, along each axis of the case, the tumor can be."""
     x, y, z = (r + tumor.edge_mm / 2 for r in _form(tumor).reach_mm)
     return x, y, z
+
+
+def reach_mm(tumor: TumorSpec) -> float:
+    """How far from the centre, in any direction, the tumor can be."""
+    x, y, z = extent_mm(tumor)
+    return float((x * x + y * y + z * z) ** 0.5)
+
+
+def is_coarse(tumor: TumorSpec, spacing_mm: float) -> bool:
+    """All are measured at the voxels, one by one: large and small ones can be in one call of `depth_mm`."""
+    return False
 
 
 def _form(tumor: TumorSpec) -> WallForm:

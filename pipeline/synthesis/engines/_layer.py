@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 
 from pipeline.case import Case
-from pipeline.config import Settings
 from pipeline.grid import crop, index3
 from pipeline.organs import organ_id
-from pipeline.synthesis.engines import lumen
+from pipeline.synthesis.engines import _lumen as lumen
+from pipeline.synthesis.engines._form import EngineForm
 from pipeline.synthesis.fields import FIELD_LIMIT, FieldGrid
 
 Vector = tuple[float, float, float]
@@ -32,7 +32,7 @@ _ECCENTRIC = 0.3  # an annular tumor is that much thinner on the far side
 _OTHER = 2.2  # radii from the lumen's middle; what lies farther is another part of the organ
 
 
-class WallForm(Settings):
+class WallForm(EngineForm):
     """Drawn parameters of the form. Directions in case axes, lengths in mm."""
 
     engine: Literal["wall"] = "wall"

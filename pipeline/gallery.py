@@ -44,6 +44,8 @@ _PANEL_INCHES, _SERIES_DPI = 1.05, 80
 
 def gallery(out: Path, bank_path: Path | None, seed: int, log: Callable[[str], None]) -> list[Path]:
     """Write the page and its pictures into `out`; the files. `bank_path`: a bank, or a new folder for the phantoms."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; give a folder")
     with _opened(bank_path, log) as bank, writing_to(out, "Choose another --out"):
         (out / "gallery").mkdir(parents=True, exist_ok=True)
         page = _Page(bank, out, str(bank_path or "bank"), seed, log)

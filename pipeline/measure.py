@@ -113,7 +113,9 @@ def _measure(
     parenchyma = _parenchyma_hu(case, spec, rendered, instance)
     diameters = recist(mask, case.spacing_mm)
     corner = index3(np.add(start, spec.origin_vox))
-    nearest_vessel = float(crop(case.vessel_distance_mm, corner, mask.shape, 0)[mask].min())
+    own = mask & (crop(case.organs, corner, mask.shape, 0) == organ_id(tumor.organ))  # elsewhere the map is 0
+    vessels = crop(case.vessel_distance_mm, corner, mask.shape, 0)[own]
+    nearest_vessel = float(vessels.min(initial=NO_VESSEL_MM))
     nearest = index3(np.clip(np.rint(centroid + spec.origin_vox), 0, np.array(case.ct.shape) - 1))
     return {
         "instance": number + 1,
@@ -124,7 +126,7 @@ def _measure(
         "center_mm": [
             sum(a * c for a, c in zip(row, centroid.tolist(), strict=False)) + row[3] for row in affine[:3].tolist()
         ],
-        "diameter_mm": (6 * volume / math.pi) ** (1 / 3),
+        "diameter_mm": round((6 * volume / math.pi) ** (1 / 3), 6),
         "recist_long_mm": diameters.long_mm,
         "recist_short_mm": diameters.short_mm,
         "volume_mm3": volume,

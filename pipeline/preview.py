@@ -142,7 +142,8 @@ def _config(bank: Bank, wish: Wish) -> GenerateConfig:
         count=(1, 1) if wish.diameter_mm or wish.kind or wish.points > 1 else None,
     )
     edge = max(16, round(_EDGE_MM / bank.spacing_mm))
-    x, y, z = (max(8, min(edge, *(record.shape[axis] for record in bank.records))) for axis in range(3))
+    fitting = [record for record in bank.records if wish.organ in record.usable_organs] or bank.records
+    x, y, z = (max(8, min(edge, *(record.shape[axis] for record in fitting))) for axis in range(3))
     return GenerateConfig(
         samples=(_LOOK_ALIKE_TRIES if look_alike else _TRIES) * wish.points,
         seed=wish.seed,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.bank import Bank, open_bank
 from pipeline.catalog import DatasetInfo, check_same, compact, create_info, dataset_classes
-from pipeline.config import GenerateConfig
+from pipeline.config import SPLITS, GenerateConfig
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import writing_to
 from pipeline.manifest import committed_shards
@@ -198,6 +198,11 @@ def _missing_notes(bank: Bank, config: GenerateConfig) -> list[str]:
     """A trainer takes an organ without a mask for background."""
     notes = []
     for organ in config.organs:
+        for split in SPLITS:
+            if any(r.split == split for r in bank.records) and not any(
+                r.split == split and organ in r.usable_organs for r in bank.records
+            ):
+                notes.append(f"note: no case of split {split} has a {organ} that takes tumors")
         without = [r.case_id for r in bank.records if organ not in r.stats]
         if without:
             notes.append(

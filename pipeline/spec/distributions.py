@@ -21,13 +21,18 @@ def draw(rng: np.random.Generator, distribution: Distribution) -> float:
         case Uniform(low, high):
             return float(rng.uniform(low, high))
         case LogUniform(low, high):
-            return math.exp(rng.uniform(math.log(low), math.log(high)))
+            return whole(math.exp(rng.uniform(math.log(low), math.log(high))))
         case Normal(mean, sd, low, high):
             return _cut(rng, lambda: float(rng.normal(mean, sd)), low, high)
         case LogNormal(mu, sigma, low, high):
-            return _cut(rng, lambda: math.exp(rng.normal(mu, sigma)), low, high)
+            return _cut(rng, lambda: whole(math.exp(rng.normal(mu, sigma))), low, high)
         case Mixture(parts):
             return draw(rng, parts[weighted(rng, [weight for weight, _ in parts])][1])
+
+
+def whole(value: float) -> float:
+    """In whole millionths: the last bit of exp, log and roots differs between math libraries."""
+    return round(value, 6)
 
 
 def _cut(rng: np.random.Generator, once: Callable[[], float], low: float, high: float) -> float:

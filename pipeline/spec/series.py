@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.config import GenerateConfig
+from pipeline.spec.distributions import whole
 from pipeline.spec.limits import MIN_DIAMETER_VOXELS
 from pipeline.spec.records import MassEffectSpec, SampleSpec, TumorSpec
 
@@ -20,7 +21,7 @@ def _earlier(tumor: TumorSpec, days: float) -> TumorSpec:
     """A tumor some days before it had its full size. Volume doubles in `doubling_days`; without them it is stable."""
     if tumor.doubling_days is None:
         return tumor
-    factor = 2.0 ** (-days / tumor.doubling_days / 3)
+    factor = whole(2.0 ** (-days / tumor.doubling_days / 3))
     changes: dict[str, object] = {"diameter_mm": tumor.diameter_mm * factor}
     if tumor.mass_effect:
         reach = tumor.mass_effect.reach_mm * factor

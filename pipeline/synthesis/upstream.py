@@ -11,18 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.case import Case
+from pipeline.case import AIR_HU, Case
 from pipeline.grid import crop, index3
 from pipeline.organs import organ_id
 from pipeline.synthesis.engines.registry import reach_mm
 from pipeline.synthesis.fields import root
+from pipeline.synthesis.shape import FAT_HU as FAT_RANGE_HU
 from pipeline.synthesis.shape import grown, largest_component, step
 from pipeline.synthesis.window import Window
 
 if TYPE_CHECKING:
     from pipeline.spec.records import TumorSpec, UpstreamSpec
 
-FAT_HU = -95.0  # what shrunken gland leaves behind
+FAT_HU = -95.0  # what shrunken gland leaves behind where no fat is near
 GLAND_MM = 25.0  # the gland belongs to the duct that runs within this distance
 _ONSET_MM = 10.0  # atrophy comes on over this length of duct
 _EDGE_MM = 1.5
@@ -56,14 +57,24 @@ def behind_blocked_duct(
     for other in tumors:
         behind &= _away(other.center_vox, window, at) > reach_mm(other)
     _without_crumbs(lost.mul_(behind), behind, organs, at)
+    fat = _fat_around(organs, tumor, window)
     shown = image[at].to(torch.float32)
-    shown = shown + lost * (noise + FAT_HU - shown)
+    shown = shown + lost * (noise + fat - shown)
     within = step(distance.neg_().add_(effect.duct_mm / 2).mul_(1 / _EDGE_MM).add_(0.5).clamp_(0, 1)).mul_(lost < 0.5)
     hu = image.to(torch.float32)
     hu[at] = shown + within * (noise + effect.duct_hu - shown)
     gone = torch.zeros_like(organs, dtype=torch.bool)
     gone[at] = lost >= 0.5
-    return Replaced(_without_old_surface(hu, gone, organs, window), gone)
+    return Replaced(_without_old_surface(hu, gone, organs, window, fat), gone)
+
+
+def _fat_around(organs: torch.Tensor, tumor: TumorSpec, window: Window) -> float:
+    """Mean HU of the fat within 4 voxels of the gland, streaked or not; FAT_HU where there is none."""
+    smooth = window.volume("ct", AIR_HU)[0] - window.volume("noise", 0)[0]
+    near = (organs == 0) & (grown(organs == organ_id(tumor.organ), 4) > 0)
+    near &= (smooth >= FAT_RANGE_HU[0]) & (smooth <= FAT_RANGE_HU[1])
+    voxels = int(near.sum())
+    return int((smooth * near).sum(dtype=torch.int64)) / voxels if voxels else FAT_HU
 
 
 def gland_box(case: Case, organ: str, effect: UpstreamSpec) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -85,21 +96,26 @@ def _looked_at(effect: UpstreamSpec, spacing_mm: float) -> int:
     return math.ceil((effect.atrophy_mm + _EDGE_MM) / spacing_mm)
 
 
-def _without_old_surface(hu: torch.Tensor, gone: torch.Tensor, organs: torch.Tensor, window: Window) -> torch.Tensor:
+def _without_old_surface(
+    hu: torch.Tensor, gone: torch.Tensor, organs: torch.Tensor, window: Window, fat_hu: float
+) -> torch.Tensor:
     """Fat, too, where the lost gland's blurred border reached out of its voxels."""
-    border = (organs == 0) & (grown(gone, 1) > 0) & (hu > FAT_HU)
-    return torch.where(border, window.volume("noise", 0)[0].to(torch.float32).add_(FAT_HU), hu)
+    border = (organs == 0) & (grown(gone, 1) > 0) & (hu > fat_hu)
+    return torch.where(border, window.volume("noise", 0)[0].to(torch.float32).add_(fat_hu), hu)
 
 
 def _without_crumbs(
     lost: torch.Tensor, behind: torch.Tensor, organs: torch.Tensor, at: tuple[torch.Tensor, ...]
 ) -> None:
-    """Lose the pieces of gland behind the tumor, too, that atrophy cut off from the rest."""
-    kept = torch.zeros(organs.shape, dtype=torch.bool, device=organs.device)
-    kept[at] = lost < 0.5
-    largest, crumbs = largest_component(kept.cpu().numpy())
+    """Lose the pieces of gland behind the tumor, too, that atrophy cut off from the rest; not those that lay apart."""
+    gland = torch.zeros(organs.shape, dtype=torch.bool, device=organs.device)
+    gland[at] = True
+    whole, _ = largest_component(gland.cpu().numpy())
+    gland[at] = lost < 0.5
+    largest, crumbs = largest_component(gland.cpu().numpy())
     if crumbs:
-        lost[behind & (lost < 0.5) & ~torch.from_numpy(largest).to(organs.device)[at]] = 1.0
+        cut_off = torch.from_numpy(whole & ~largest).to(organs.device)[at]
+        lost[behind & (lost < 0.5) & cut_off] = 1.0
 
 
 def _away(center_vox: Sequence[float], window: Window, at: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -40,7 +40,7 @@ def compare(
         "organ": organ,
         "spacing_mm": spacing_mm,
         "seed": SEED,
-        "targets": _targets(contrast, classifier),
+        "targets": _targets(contrast, classifier, floor),
         "notes": [*_notes(real, synthetic), *_floor_notes(floor)],
         "counts": {"real": _counts(real), "synthetic": _counts(synthetic) | {"lesions_of_like_size": len(like)}},
         "contrast": contrast,
@@ -161,16 +161,17 @@ def _side(lesions: Sequence[Examined], counts: Sequence[int], kind: Kind) -> Sid
     return Side(np.concatenate(vectors), tuple(names), tuple(cases))
 
 
-def _targets(contrast: Record, classifier: Mapping[Kind, Record]) -> dict[str, Record]:
+def _targets(contrast: Record, classifier: Mapping[Kind, Record], floor: Mapping[Kind, Record]) -> dict[str, Record]:
     aucs = [record["auc"] for record in classifier.values() if record["auc"] is not None]
-    return {
-        "contrast_w1_hu": _target(contrast["w1_voxels_hu"], CONTRAST_TARGET_HU),
-        "auc": _target(max(aucs, default=None), AUC_TARGET),
-    }
+    floors = [record["auc"] for record in floor.values() if record["auc"] is not None]
+    auc = _target(max(aucs, default=None), AUC_TARGET)
+    if auc["met"] and max(floors, default=0.0) > AUC_TARGET:  # what tells healthy tissue apart must find something here
+        auc["met"] = None
+    return {"contrast_w1_hu": _target(contrast["w1_voxels_hu"], CONTRAST_TARGET_HU), "auc": auc}
 
 
 def _target(value: float | None, target: float) -> Record:
-    """`met` is None where there is no value."""
+    """`met` is None where it cannot be told: no value, or an AUC below a floor that is above the target."""
     return {"value": value, "at_most": target, "met": None if value is None else value <= target}
 
 

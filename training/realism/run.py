@@ -43,8 +43,10 @@ def realism(
         raise InputError(f"{out}: is a file; --out takes a folder")
     dataset = open_dataset(data)
     references = read_statistics(statistics, organ) if statistics else {}
-    measured = real_population(real, labels, organ, dataset.info.spacing_mm)
+    if not real.is_dir():  # before minutes of measuring
+        raise InputError(f"{real}: no such folder; --real takes a case folder, or a folder of them")
     synthetic = synthetic_population(dataset, organ, limit)
+    measured = real_population(real, labels, organ, dataset.info.spacing_mm)
     figures = compare(measured, synthetic, references, organ, dataset.info.spacing_mm)
     context = {
         "dataset": str(data),
@@ -93,7 +95,7 @@ def _auc_line(document: Mapping[str, Any], kind: str) -> str:
 
 
 def _verdict(target: Mapping[str, Any]) -> str:
-    state = {None: "not measured", True: "met", False: "missed"}[target["met"]]
+    state = {None: "cannot be told", True: "met", False: "missed"}[target["met"]]
     return f"target {target['at_most']:g} or less: {state}"
 
 

@@ -61,7 +61,7 @@ _GRID = 0.8  # of the deformation, in radii: coarser than the displacement, so t
 
 def draw_form(rng: np.random.Generator, look: Ellipsoidal, diameter_mm: float, off: frozenset[str]) -> EllipsoidForm:
     """Draw a form with the volume of a ball of `diameter_mm`; `off` names the parts of the shape that are left out."""
-    from pipeline.spec.distributions import direction, draw, rotation
+    from pipeline.spec.distributions import direction, draw, rotation, whole
 
     radius = diameter_mm / 2
     ratios = [draw(rng, look.axis_ratio) for _ in range(3)]
@@ -76,7 +76,7 @@ def draw_form(rng: np.random.Generator, look: Ellipsoidal, diameter_mm: float, o
     volume = math.prod(ratios) * (1 + 3 * _variance(lobes))  # of (1 + lobes)^3, to second order
     scale = radius / volume ** (1 / 3)
     return EllipsoidForm(
-        half_axes_mm=(ratios[0] * scale, ratios[1] * scale, ratios[2] * scale),
+        half_axes_mm=(whole(ratios[0] * scale), whole(ratios[1] * scale), whole(ratios[2] * scale)),
         rotation=turned,
         lobes=lobes,
         deformation_mm=0.0 if "deformation" in off else deformation,
@@ -102,8 +102,8 @@ def laid_along(form: EllipsoidForm, along: Along) -> EllipsoidForm:
         return form
     stretch = min(excess**1.5, _LONGEST)
     scale = stretch ** (-1 / 3)
-    half_axes = (longest * stretch * scale, others[0] * scale, others[1] * scale)
-    return form.model_copy(update={"half_axes_mm": half_axes, "rotation": along.frame})
+    x, y, z = (round(axis * scale, 6) for axis in (longest * stretch, *others))  # the same on every machine
+    return form.model_copy(update={"half_axes_mm": (x, y, z), "rotation": along.frame})
 
 
 def _lobes(sd: float, normals: Sequence[float], axes: Sequence[Vector]) -> tuple[Lobe, ...]:

@@ -98,7 +98,7 @@ def test_what_is_gone_shows_fat_with_the_donors_noise() -> None:
     found = replaced(effect(atrophy_mm=5.0), dataclasses.replace(gland(), noise=noise))
     deep = found.gone.numpy() & (gland().surface_distance_mm < 3)
     deep[:40] = False
-    assert np.allclose(found.hu.numpy()[deep], FAT_HU + noise[deep], atol=1e-3)
+    assert np.allclose(found.hu.numpy()[deep], FAT_HU + noise[deep], atol=0.1)
     inner = np.zeros(SHAPE, bool)
     inner[40:75, 19:21, 19:21] = True
     assert np.allclose(found.hu.numpy()[inner], 12 + noise[inner], atol=1e-3)
@@ -126,7 +126,9 @@ def test_the_blurred_border_of_lost_gland_is_lost_too() -> None:
     hu = found.hu.numpy()
     behind = beside.copy()
     behind[50] = False
-    assert np.allclose(hu[behind], FAT_HU + noise[behind], atol=1e-3)
+    fat = hu[behind] - noise[behind]
+    assert np.ptp(fat) < 1e-3
+    assert FAT_HU < fat.mean() < -60  # of the fat around, whose nearest layer is blurred here
     kept = ~inside & ~behind
     assert np.array_equal(hu[kept], blurred[kept])
     assert first[:25].any()

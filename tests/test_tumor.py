@@ -284,8 +284,8 @@ def test_forms_have_the_volume_of_the_asked_ball(case: Case, organ: str, name: s
     for tumor in tumors(wanted(case, organ, kind), 30):
         assert isinstance(tumor.form, EllipsoidForm)
         ball = math.prod(tumor.form.half_axes_mm) / (tumor.diameter_mm / 2) ** 3
-        assert ball <= 1 + 1e-9  # lobes add volume
-        assert ball == pytest.approx(1, abs=1e-9 if not tumor.form.lobes else 0.25)
+        assert ball <= 1 + 1e-5  # lobes add volume; half axes are in whole nanometres
+        assert ball == pytest.approx(1, abs=1e-5 if not tumor.form.lobes else 0.25)
         rotation = np.array(tumor.form.rotation)
         assert np.allclose(rotation @ rotation.T, np.eye(3))
         assert np.linalg.det(rotation) == pytest.approx(1)

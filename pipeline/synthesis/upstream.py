@@ -69,9 +69,10 @@ def behind_blocked_duct(
 
 
 def _fat_around(organs: torch.Tensor, tumor: TumorSpec, window: Window) -> float:
-    """Mean HU of the fat within 4 voxels of the gland, streaked or not; FAT_HU where there is none."""
+    """Mean HU of the fat 2 to 4 voxels from the gland, streaked or not; FAT_HU where there is none."""
     smooth = window.volume("ct", AIR_HU)[0] - window.volume("noise", 0)[0]
-    near = (organs == 0) & (grown(organs == organ_id(tumor.organ), 4) > 0)
+    gland = organs == organ_id(tumor.organ)
+    near = (organs == 0) & (grown(gland, 4) > 0) & (grown(gland, 1) == 0)
     near &= (smooth >= FAT_RANGE_HU[0]) & (smooth <= FAT_RANGE_HU[1])
     voxels = int(near.sum())
     return int((smooth * near).sum(dtype=torch.int64)) / voxels if voxels else FAT_HU

@@ -185,7 +185,7 @@ def preview(
     from pipeline.preview import preview as run
 
     if diameter_mm is not None and not 0 < diameter_mm < 500:
-        raise InputError(f"--diameter-mm {diameter_mm:g}: a tumor's diameter lies between 0 and 500 mm")
+        raise InputError(f"--diameter-mm {diameter_mm:g}: a tumor's diameter is more than 0 and less than 500 mm")
     if not 0 <= seed < 2**32:
         raise InputError(f"--seed {seed}: must be 0 or more and below 2^32")
     wish = Wish(organ, kind, diameter_mm, seed, case, engine, presets, series, interval_days, without)

@@ -202,7 +202,7 @@ def _title(case: Case, last: Frame, wish: Wish) -> str:
 def _size(tumor: Mapping[str, Any]) -> str:
     """The measured diameter, and the asked one where the organ's surface cut the tumor."""
     measured, asked = tumor["diameter_mm"], tumor["requested_diameter_mm"]
-    return f"{measured:.0f} mm" + (f" (of {asked:.0f}, cut by the organ)" if measured < _CUT * asked else "")
+    return f"{measured:.0f} mm" + (f" (of {asked:.0f}, cut by organ or patch)" if measured < _CUT * asked else "")
 
 
 def describe_frame(frame: Frame) -> str:

@@ -18,6 +18,7 @@ from pipeline import __version__
 from pipeline.config import GenerateConfig, TrainConfig, explain, resolve
 from pipeline.engine_names import EngineName
 from pipeline.errors import InputError, PhantumorError
+from pipeline.presets import PresetSet
 
 _ROOT = Path(__file__).resolve().parents[1]
 _HELP = """Label-free tumor segmentation: put synthetic tumors into healthy CT, stream-train on them, find real ones.
@@ -144,7 +145,7 @@ def preview(
     seed: int = 0,
     case: str | None = None,
     engine: EngineName | None = None,
-    presets: Literal["clinical", "seed-paper"] = "clinical",
+    presets: PresetSet = "clinical",
     series: Annotated[int, Parameter(validator=Number(gte=1, lte=64))] = 1,
     interval_days: Annotated[float, Parameter(validator=Number(gt=0))] = 90.0,
     without: tuple[str, ...] = (),

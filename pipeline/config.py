@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pipeline.engine_names import EngineName
 from pipeline.errors import InputError
 from pipeline.organs import HOLLOW, TUMOR_ORGANS
+from pipeline.presets import PresetSet
 from pipeline.steps import switched_off
 
 Split = Literal["train", "val", "test"]
@@ -147,7 +148,7 @@ class GenerateConfig(Settings):
     distractor_share: Share = 0.0
     """Share of the samples at an organ with benign look-alikes that are labelled as organ or background."""
     split_share: SplitShare = SplitShare()
-    presets: Literal["clinical", "seed-paper"] = "clinical"
+    presets: PresetSet = "clinical"
     """clinical: the kinds of every organ; seed-paper: the training distributions of Hu et al. 2023, liver only."""
     engine: EngineName = "ellipsoid"
     """How solid tumors get their form: deformed ellipsoids, simulated growth, ... Colon tumors grow along the wall."""

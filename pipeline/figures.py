@@ -151,19 +151,6 @@ def series_figure(
     return sheet(rows, title, spacing_mm, WINDOW_HU, inches=2.2)
 
 
-def overview_figure(ct: CTArray, organs: LabelArray, spacing_mm: Spacing, title: str = "") -> Figure:
-    """Axial, coronal and sagittal slice of one case with its organs outlined. Arrays `(X, Y, Z)`.
-
-    Each slice is the one that shows most organ voxels.
-    """
-    columns = []
-    for view, axis in _CUT_AXIS.items():
-        area = np.count_nonzero(organs, axis=tuple(a for a in range(3) if a != axis))
-        cut = int(area.argmax()) if area.any() else ct.shape[axis] // 2
-        columns.append(Panel(view, np.take(ct, cut, axis), np.take(organs, cut, axis), view))
-    return sheet([columns], title, spacing_mm, WINDOW_HU)
-
-
 def grid_figure(
     images: Sequence[tuple[str, CTArray, LabelArray | None]],
     columns: int = 6,

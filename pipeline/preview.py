@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,14 @@ from pipeline.errors import InputError
 from pipeline.files import writing_to
 from pipeline.grid import Index3, crop, index3, shifted_affine
 from pipeline.measure import measure_sample
-from pipeline.presets import preset_of
+from pipeline.presets import PresetSet, preset_of
 from pipeline.spec import SampleSpec, TumorSpec, check_bank, draw_sample
 from pipeline.synthesis import Rendered, render
-
-PresetSet = Literal["clinical", "seed-paper"]
 
 _EDGE_MM = 160.0  # of the patch, where the case is that large
 _TRIES = 50  # draws until one holds a tumor: a large one does not fit every place
 _LOOK_ALIKE_TRIES = 400  # draws until one holds the wanted kind: the rarest is one in seven
-_CUT = 0.92  # of the asked diameter, below which the organ's surface cut the tumor
+_CUT = 0.92  # of the asked diameter, below which the organ or the patch cut the tumor
 _FIELD_MM, _FIELD_EXTENTS = 80.0, 3.0  # that a picture shows: at least, and in extents of the tumor
 
 

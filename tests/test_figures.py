@@ -21,7 +21,6 @@ from pipeline.figures import (
     grid_figure,
     histogram_figure,
     largest_cross_section,
-    overview_figure,
     panels,
     png_bytes,
     save_png,
@@ -139,10 +138,10 @@ def test_before_after_shows_the_same_cut_three_times_in_two_views() -> None:
     assert names(figure) == ["liver", "liver tumor", "spleen"]
 
 
-def test_overview_shows_three_views_with_their_letters() -> None:
-    figure = overview_figure(volume(), labels(), 2.0, "case")
+def test_every_view_has_its_letters() -> None:
+    figure = before_after_figure(volume(), volume(), labels(), 2.0, "case")
     letters = [{text.get_text() for text in axes.texts} & set("RAS") for axes in figure.axes]
-    assert letters == [{"R", "A"}, {"R", "S"}, {"A", "S"}]
+    assert letters == [{"R", "A"}] * 3 + [{"R", "S"}] * 3 + [{"A", "S"}] * 3
 
 
 @pytest.mark.parametrize(("count", "columns", "shown"), [(1, 6, (1, 1)), (5, 2, (3, 2)), (12, 4, (3, 4))])
@@ -172,7 +171,7 @@ def test_logarithmic_bins_hold_every_value() -> None:
 FIGURES: dict[str, Callable[[], Any]] = {
     "panels": lambda: panels([Panel("a", volume()[:, :, 5], labels()[:, :, 5])] * 3, title="t", spacing_mm=1.5),
     "before and after": lambda: before_after_figure(volume(), volume(), labels(), 2.0, "title"),
-    "overview": lambda: overview_figure(volume(), labels(), (1.0, 1.0, 3.0)),
+    "flat voxels": lambda: before_after_figure(volume(), volume(), labels(), (1.0, 1.0, 3.0), "title"),
     "grid": lambda: grid_figure([("a", volume()[:, :, 5], labels()[:, :, 5])] * 8, spacing_mm=2.0),
     "uneven grid": lambda: grid_figure([("a", volume()[:, :, 5], None), ("b", volume()[:9, :7, 5], None)]),
     "histogram": lambda: histogram_figure([1, 2, 3], xlabel="mm"),

@@ -92,7 +92,7 @@ def test_only_kinds_of_which_a_wanted_size_fits_are_possible(wanted: tuple[float
     preset = preset_of("colon")
     settings = config("colon", patch_shape=(96, 96, 96), tumors={"colon": {"diameter_mm": wanted}})
     weights = kind_weights(preset, "colon", settings.tumors.of("colon"))
-    possible = possible_kinds(weights, preset, LARGE, False, settings, "colon", 1.0)
+    possible = possible_kinds(preset, "colon", LARGE, False, settings, 1.0)
     expected = {
         name: weight
         for name, weight in weights.items()

@@ -20,7 +20,7 @@ from pipeline.volume import write_nifti
 from tests.command import run
 from tests.datasets import make_dataset
 from training.realism.classifier import Side, two_sample_auc
-from training.realism.compare import compare
+from training.realism.compare import auc_target, compare
 from training.realism.distances import kolmogorov_smirnov, quantiles, wasserstein
 from training.realism.features import FEATURES
 from training.realism.lesions import BARE, CUT, SMALL, Scan, find_lesions
@@ -438,3 +438,13 @@ def test_broken_statistics_name_the_file(tmp_path: Path) -> None:
     folder = write_statistics(tmp_path / "statistics", [["LiTS", "liver_1", "wide", 1, 1, 1, 1, 1, 0]])
     with pytest.raises(InputError, match=r"uls23_lesions\.csv: not the expected table"):
         read_statistics(folder, "liver")
+
+
+@pytest.mark.parametrize(
+    ("auc", "floor", "met"),
+    [(0.6, 0.5, True), (0.9, 0.5, False), (0.6, 0.9, None), (0.9, 0.9, False), (0.6, None, True), (None, 0.5, None)],
+)
+def test_an_auc_below_a_floor_above_the_target_tells_nothing(
+    auc: float | None, floor: float | None, met: bool | None
+) -> None:
+    assert auc_target(auc, floor)["met"] is met

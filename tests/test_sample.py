@@ -16,7 +16,8 @@ from pipeline.grid import crop
 from pipeline.organs import TUMOR_ORGANS, organ_id
 from pipeline.presets import SampleMix, preset_of
 from pipeline.spec import BODY_HU, SampleSpec, draw_sample
-from pipeline.spec.sample import cases_by_split
+from pipeline.spec.distributions import ends
+from pipeline.spec.limits import cases_by_split
 from pipeline.steps import PARTS, STEPS
 from tests.cases import make_bank
 from tests.specs import PATCH, config, drawn, drawn_tumors, is_share
@@ -357,3 +358,14 @@ def test_only_cases_with_a_wanted_organ_are_drawn(tmp_path: Path, abdomens: Bank
     assert {spec.case_id for _, spec in drawn(abdomens, config(), 40)} == {"native", "arterial", "portal_venous"}
     one = make_bank(tmp_path / "one", cases=1)
     assert {spec.case_id for _, spec in drawn(one, config(organs=["liver", "kidney"]), 10)} == {"tiny_0"}
+
+
+def test_look_alikes_keep_to_their_sizes_on_a_coarse_grid(tmp_path: Path) -> None:
+    """On 5 mm voxels the smallest that shows has 12.5 mm, more than a vessel seen end-on ever has."""
+    coarse = make_bank(tmp_path / "coarse", spacing_mm=5.0)
+    wanted = GenerateConfig.model_validate({"samples": 100, "patch_shape": [32, 32, 24], "distractor_share": 1})
+    drawn = [d for index in range(60) for d in draw_sample(coarse, wanted, index).distractors]
+    looks = preset_of("liver").distractors
+    assert len(drawn) > 20
+    assert "vessel_end_on" not in {d.kind for d in drawn}
+    assert all(ends(looks[d.kind].diameter_mm)[0] <= d.diameter_mm <= ends(looks[d.kind].diameter_mm)[1] for d in drawn)

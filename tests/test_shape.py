@@ -16,7 +16,7 @@ from scipy import ndimage
 from pipeline.case import Case, build_case
 from pipeline.grid import index3
 from pipeline.organs import CLASS_IDS
-from pipeline.synthesis.shape import FAT_HU, grown, largest_component, room, soft_mask, step
+from pipeline.synthesis.shape import FAT_RANGE_HU, grown, largest_component, room, soft_mask, step
 from pipeline.synthesis.window import Window
 from tests.tumors import CPU, abdomen, block, tumor, window
 
@@ -102,7 +102,7 @@ def test_room_outside_has_the_blurred_border_of_the_organ() -> None:
 
 
 @pytest.mark.parametrize("offset", [-1, 0, 1])
-@pytest.mark.parametrize("end", FAT_HU)
+@pytest.mark.parametrize("end", FAT_RANGE_HU)
 def test_fat_ends_at_its_limits(end: int, offset: int) -> None:
     case = mixed()
     hu = case.ct.copy()
@@ -110,7 +110,7 @@ def test_fat_ends_at_its_limits(end: int, offset: int) -> None:
     changed = build_case("limit", hu, case.organs, np.diag([3.0, 3, 3, 1]), 3.0, allow_implausible=True)
     smooth = int(changed.ct[46, 25, 20]) - int(changed.noise[46, 25, 20])
     found = found_room(changed, room="outside")[46, 25, 20]
-    assert bool(found) == (FAT_HU[0] <= smooth <= FAT_HU[1])
+    assert bool(found) == (FAT_RANGE_HU[0] <= smooth <= FAT_RANGE_HU[1])
 
 
 def test_noise_does_not_decide_what_is_fat() -> None:
@@ -118,7 +118,7 @@ def test_noise_does_not_decide_what_is_fat() -> None:
     case = abdomen()
     found = found_room(case, room="outside", organ="kidney", center_vox=(30.0, 20.0, 20.0))
     smooth = case.ct - case.noise.astype(np.int16)
-    fat = (case.organs == 0) & (smooth > FAT_HU[0]) & (smooth < FAT_HU[1])
+    fat = (case.organs == 0) & (smooth > FAT_RANGE_HU[0]) & (smooth < FAT_RANGE_HU[1])
     assert np.all(found[ndimage.binary_opening(fat, np.ones((3, 3, 3)))] == 1)
     others = (case.organs > 0) & (case.organs != CLASS_IDS["kidney"])
     assert np.all(found[others] == 0)

@@ -27,7 +27,7 @@ from pipeline.synthesis import render as render_function
 from pipeline.synthesis.engines import wall
 from pipeline.synthesis.engines.growth import GrowthForm
 from pipeline.synthesis.render import touched_mm
-from pipeline.synthesis.shape import FAT_HU, MIN_VOXELS
+from pipeline.synthesis.shape import FAT_RANGE_HU, MIN_VOXELS
 from pipeline.synthesis.upstream import GLAND_MM
 from tests.cases import make_abdomen, make_case
 from tests.tumors import abdomen, block, ellipsoid, sample, tiny, tumor, whole
@@ -215,7 +215,7 @@ def test_tumors_stay_in_their_room(drawn: list[Made]) -> None:
             left = organs[instance.box][instance.mask][~own]
             hu = smooth[instance.box][instance.mask][~own]
             assert not left.any()
-            assert np.all((hu >= FAT_HU[0]) & (hu <= 250))
+            assert np.all((hu >= FAT_RANGE_HU[0]) & (hu <= 250))
             outside += np.count_nonzero(~own)
     assert outside > 300
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Literal, get_args
 
 from pipeline.errors import InputError
 from pipeline.organs import TUMOR_ORGANS
@@ -58,6 +59,7 @@ __all__ = [
     "OrganPreset",
     "Phase",
     "Place",
+    "PresetSet",
     "Relative",
     "Rim",
     "SampleMix",
@@ -70,7 +72,8 @@ __all__ = [
 ]
 
 # clinical: what the literature says. seed-paper: the training generator of Hu et al. 2023, liver only, for comparison.
-PRESET_SETS: tuple[str, ...] = ("clinical", "seed-paper")
+PresetSet = Literal["clinical", "seed-paper"]
+PRESET_SETS: tuple[PresetSet, ...] = get_args(PresetSet)
 _SEED_PAPER_ORGAN = "liver"
 
 

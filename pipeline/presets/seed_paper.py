@@ -19,8 +19,8 @@ How its numbers become ours
   texture     SD .02 to .09 times the middle of U(65, 145) times that same mean. Grain: its noise is white noise under a
               Gaussian of SD 4 or 7; ours a cubic B-spline on a lattice of constant h, a kernel of SD h / sqrt(3).
 
-What differs: it draws one contrast per case, ours is one per tumor; its tumors may overlap and lie between 30 and 70 %
-of the liver's height; its label may hold crumbs of a voxel.
+As it does: tumors in the whole liver between 30 and 70 % of its height, then half of the patches at one of them.
+What differs: it draws one contrast per case, ours is one per tumor; its tumors may overlap; its label may hold crumbs.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from functools import lru_cache
 
-from pipeline.bank import Bank
+from pipeline.bank import Bank, CaseRecord
 from pipeline.case import OrganStats
-from pipeline.config import GenerateConfig, TumorSettings
+from pipeline.config import SPLITS, GenerateConfig, Split, TumorSettings
 from pipeline.errors import InputError
 from pipeline.presets import OrganPreset, TumorKind, WallGrowth, preset_of
 from pipeline.spec.distributions import ends
@@ -55,30 +55,37 @@ def _organ_mm(kind: TumorKind, stats: OrganStats, elongated: bool) -> float:
     return min((_ALONG if elongated else _IN_ORGAN) * stats.max_depth_mm, of_volume(_VOLUME_SHARE))
 
 
+def fits(kind: TumorKind, asked_mm: tuple[float, float] | None, limits_mm: tuple[float, float]) -> bool:
+    """Whether a size of a kind (of those asked for, or its own) lies within the limits."""
+    low, high = asked_mm or ends(kind.diameter_mm)
+    return max(low, limits_mm[0]) <= min(high, limits_mm[1])
+
+
 def possible_kinds(
-    weights: Mapping[str, float],
-    preset: OrganPreset,
-    stats: OrganStats,
-    elongated: bool,
-    config: GenerateConfig,
-    organ: str,
-    spacing_mm: float,
+    preset: OrganPreset, organ: str, stats: OrganStats, elongated: bool, config: GenerateConfig, spacing_mm: float
 ) -> dict[str, float]:
-    """The kinds of which a wanted size fits the organ."""
-    asked = config.tumors.of(organ).diameter_mm
-    fitting = {}
-    for name, weight in weights.items():
-        low, high = diameter_limits(preset.kinds[name], stats, elongated, config, spacing_mm)
-        wanted = asked or ends(preset.kinds[name].diameter_mm)
-        if max(low, wanted[0]) <= min(high, wanted[1]):
-            fitting[name] = weight
-    return fitting
+    """The weights of the kinds of which a wanted size fits the organ."""
+    settings = config.tumors.of(organ)
+    return {
+        name: weight
+        for name, weight in kind_weights(preset, organ, settings).items()
+        if fits(
+            preset.kinds[name],
+            settings.diameter_mm,
+            diameter_limits(preset.kinds[name], stats, elongated, config, spacing_mm),
+        )
+    }
+
+
+@lru_cache(maxsize=8)
+def cases_by_split(bank: Bank, organs: tuple[str, ...]) -> dict[Split, tuple[CaseRecord, ...]]:
+    """The cases in which one of the organs can take tumors, by split; splits without any are left out."""
+    usable = [record for record in bank.records if set(organs) & set(record.usable_organs)]
+    return {s: found for s in SPLITS if (found := tuple(r for r in usable if r.split == s))}
 
 
 def check_bank(bank: Bank, config: GenerateConfig) -> None:
     """InputError when the bank cannot give what the config asks for, naming the limit."""
-    from pipeline.spec.sample import cases_by_split
-
     for organ in config.organs:
         kind_weights(preset_of(organ, config.presets), organ, config.tumors.of(organ))
         if not any(organ in record.usable_organs for record in bank.records):
@@ -100,9 +107,9 @@ def _check_sizes(
     config: GenerateConfig, organ: str, stats: OrganStats, elongated: bool, spacing_mm: float, case_id: str
 ) -> None:
     preset = preset_of(organ, config.presets)
-    weights = kind_weights(preset, organ, config.tumors.of(organ))
-    if possible_kinds(weights, preset, stats, elongated, config, organ, spacing_mm):
+    if possible_kinds(preset, organ, stats, elongated, config, spacing_mm):
         return
+    weights = kind_weights(preset, organ, config.tumors.of(organ))
     wanted = config.tumors.of(organ).diameter_mm
     sizes = [wanted] if wanted else [ends(preset.kinds[name].diameter_mm) for name in weights]
     least, most = min(low for low, _ in sizes), max(high for _, high in sizes)

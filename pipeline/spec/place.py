@@ -18,9 +18,9 @@ from pipeline.spec.direction import direction_of
 from pipeline.spec.distributions import weighted
 from pipeline.spec.records import MassEffectSpec, TumorSpec, Vector
 from pipeline.synthesis.engines import ellipsoid, wall
-from pipeline.synthesis.location import GAP_VOXELS, Ball, Rules, ranked_centers
+from pipeline.synthesis.location import GAP_VOXELS, JITTER_VOXELS, Ball, Rules, ranked_centers
 from pipeline.synthesis.render import touched_mm
-from pipeline.synthesis.shape import FAT_HU
+from pipeline.synthesis.shape import FAT_RANGE_HU
 
 _CANDIDATES = 512  # centres tried
 _SCANNED = 1 << 21  # voxels of a box that is searched for organ voxels; in a larger one they are drawn
@@ -125,9 +125,9 @@ def _ball(tumor: TumorSpec) -> Ball:
     return Ball(tumor.center_vox, touched_mm(tumor))
 
 
-def _apart(case: Case, tumor: TumorSpec, others: Sequence[TumorSpec]) -> bool:
-    """Whether nothing that the placed tumor touches is touched by another."""
-    reach = touched_mm(tumor) + GAP_VOXELS * case.spacing_mm
+def _apart(case: Case, tumor: TumorSpec, others: Sequence[TumorSpec], gap_voxels: float = GAP_VOXELS) -> bool:
+    """Whether nothing that the placed tumor touches is touched by another, nor is within `gap_voxels` of that."""
+    reach = touched_mm(tumor) + gap_voxels * case.spacing_mm
     return all(
         math.dist(tumor.center_vox, other.center_vox) * case.spacing_mm >= reach + touched_mm(other) for other in others
     )
@@ -192,7 +192,9 @@ def _has_fat_around(site: Site, center: Vector, radius_mm: float) -> bool:
     ball = at[:, None, None] ** 2 + at[:, None] ** 2 + at**2 <= radius_mm**2
     organs = crop(case.organs, corner, size, 0)[thin]
     smooth = crop(case.ct, corner, size, AIR_HU)[thin] - crop(case.noise, corner, size, 0)[thin]
-    free = (organs == organ_id(site.organ)) | ((organs == 0) & (smooth >= FAT_HU[0]) & (smooth <= FAT_HU[1]))
+    free = (organs == organ_id(site.organ)) | (
+        (organs == 0) & (smooth >= FAT_RANGE_HU[0]) & (smooth <= FAT_RANGE_HU[1])
+    )
     return bool(np.count_nonzero(ball & ~free) <= _BLOCKED_SHARE * np.count_nonzero(ball))
 
 
@@ -254,6 +256,5 @@ def _on_wall(
             continue
         form, center = found
         placed = tumor.model_copy(update={"form": form, "center_vox": center})
-        gaps = [math.dist(center, o.center_vox) * step - touched_mm(o) - touched_mm(placed) for o in others]
-        return placed if all(gap >= 3.5 * step for gap in gaps) else None
+        return placed if _apart(case, placed, others, GAP_VOXELS + JITTER_VOXELS) else None
     return None

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.bank import Bank, CaseRecord
 from pipeline.case import Case
-from pipeline.config import SPLITS, GenerateConfig, Split, TumorSettings
+from pipeline.config import GenerateConfig, Split, TumorSettings
 from pipeline.grid import Index3, index3
 from pipeline.presets import Ellipsoidal, OrganPreset, TumorKind, preset_of
 from pipeline.spec.distributions import choose, weighted
-from pipeline.spec.limits import diameter_limits, kind_weights, possible_kinds
+from pipeline.spec.limits import cases_by_split, diameter_limits, fits, kind_weights, possible_kinds
 from pipeline.spec.place import Site, draw_region, place, region_voxels
 from pipeline.spec.records import SampleSpec, TumorSpec
 from pipeline.spec.series import at_time
@@ -72,13 +72,6 @@ def _draw(rng: np.random.Generator, bank: Bank, config: GenerateConfig, index: i
     )
 
 
-@lru_cache(maxsize=8)
-def cases_by_split(bank: Bank, organs: tuple[str, ...]) -> dict[Split, tuple[CaseRecord, ...]]:
-    """The cases in which one of the organs can take tumors, by split; splits without any are left out."""
-    usable = [record for record in bank.records if set(organs) & set(record.usable_organs)]
-    return {s: found for s in SPLITS if (found := tuple(r for r in usable if r.split == s))}
-
-
 def _draw_case(rng: np.random.Generator, bank: Bank, config: GenerateConfig) -> tuple[Split, CaseRecord]:
     by_split = cases_by_split(bank, config.organs)
     splits = [split for split in by_split if config.split_share.of(split) > 0]
@@ -113,15 +106,7 @@ class _Drawer:
         self.preset: OrganPreset = preset_of(organ, config.presets)
         self.settings = config.tumors.of(organ)
         self.off = switched_off(config.without)
-        self.kinds = possible_kinds(
-            kind_weights(self.preset, organ, self.settings),
-            self.preset,
-            case.stats[organ],
-            organ in case.along,
-            config,
-            organ,
-            case.spacing_mm,
-        )
+        self.kinds = possible_kinds(self.preset, organ, case.stats[organ], organ in case.along, config, case.spacing_mm)
 
     def in_patch(self, healthy: bool) -> tuple[Index3, list[TumorSpec]]:
         """A patch around a voxel of the organ (of the region where the first tumor belongs), then tumors in it."""
@@ -184,7 +169,7 @@ class _Drawer:
         limits = diameter_limits(
             kind, self.case.stats[self.organ], self.organ in self.case.along, self.config, self.case.spacing_mm
         )
-        if limits[0] > limits[1]:
+        if not fits(kind, settings.diameter_mm, limits):
             return
         engine = self.config.engine if is_target else "ellipsoid"
         want = Wanted(self.case, self.organ, name, kind, settings, limits, engine, self.off)

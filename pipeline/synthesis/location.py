@@ -13,7 +13,7 @@ from pipeline.case import Case
 GAP_VOXELS = 2  # between tumors, so that connected components are tumors
 VESSEL_CLEARANCE_MM = 10.0  # a larger tumor asks for no more: in a liver, no place is farther from all vessels
 # Both centres are jittered by up to half a voxel an axis after the choice.
-_JITTER_VOXELS = 1.5
+JITTER_VOXELS = 1.5
 
 
 class Ball(NamedTuple):
@@ -44,7 +44,7 @@ def ranked_centers(
     fits = (depth >= rules.least_depth) & (depth <= rules.most_depth)
     for other in others:
         apart = np.linalg.norm((candidates - np.array(other.center_vox)) * case.spacing_mm, axis=1)
-        fits &= apart >= rules.reach + other.reach_mm + (GAP_VOXELS + _JITTER_VOXELS) * case.spacing_mm
+        fits &= apart >= rules.reach + other.reach_mm + (GAP_VOXELS + JITTER_VOXELS) * case.spacing_mm
     fitting = candidates[fits]
     vessel = case.vessel_distance_mm[tuple(fitting.T)].astype(np.float64)
     clear = vessel >= min(rules.vessel_clearance, VESSEL_CLEARANCE_MM)

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.anatomy import WALL_HU
-from pipeline.grid import index3
 from pipeline.organs import organ_id
 from pipeline.synthesis.window import Window
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 MIN_VOXELS = 5  # a tumor that borders cut to less is left out, image and label
 # Where a tumor may grow out of its organ: into fat, never into gas, bone or soft tissue that is no organ of ours
 # (muscle, bowel loops without a mask); HU of the CT without its fine noise.
-FAT_HU = (-190, -20)
+FAT_RANGE_HU = (-190, -20)
 SURFACE_HU = (-190, 250)  # beside the organ's surface: partial volume of organ and fat
 _TIDY = 4  # voxels around a box that the tidying of a tumor's room looks at
 
@@ -50,17 +49,12 @@ def room(tumors: Sequence[TumorSpec], window: Window) -> torch.Tensor:
         if tumor.room == "outside":
             faded[b] = _outside(tumor, _one(window, b))
         elif tumor.room == "lumen":
-            faded[b] = inside[b] & ~_soft_tissue(_smooth(_one(window, b)))[0]
+            faded[b] = inside[b] & ~_soft_tissue(_one(window, b).smooth())[0]
     return faded
 
 
 def _one(window: Window, b: int) -> Window:
     return Window((window.cases[b],), window.corners[b : b + 1], window.size, window.device)
-
-
-def _smooth(window: Window) -> torch.Tensor:
-    """CT without its fine noise, (1, X, Y, Z) int16."""
-    return window.volume("ct", -1000) - window.volume("noise", 0).to(torch.int16)
 
 
 def _soft_tissue(smooth: torch.Tensor) -> torch.Tensor:
@@ -73,10 +67,9 @@ def _outside(tumor: TumorSpec, window: Window) -> torch.Tensor:
     Without tongues thinner than 3 voxels between loops and muscles, and without holes where a voxel of vessel or duct
     crosses the fat.
     """
-    wider = Window(window.cases, window.corners - _TIDY, index3(n + 2 * _TIDY for n in window.size), window.device)
-    organs, smooth = wider.volume("organs", 0)[0], _smooth(wider)[0]
+    organs, smooth = window.volume("organs", 0, _TIDY)[0], window.smooth(_TIDY)[0]
     inside = organs == organ_id(tumor.organ)
-    fat = (smooth >= FAT_HU[0]) & (smooth <= FAT_HU[1])
+    fat = (smooth >= FAT_RANGE_HU[0]) & (smooth <= FAT_RANGE_HU[1])
     possible = inside | ((organs == 0) & (smooth >= SURFACE_HU[0]) & (smooth <= SURFACE_HU[1]))
     free = inside | (possible & (fat | (grown(inside, 1) > 0)))
     opened = grown(_shrunk(free, 1) > 0, 1) > 0

@@ -23,12 +23,11 @@ _TEXTURE_KEY = 16  # keys 0 to 2 are the deformation's
 def structure(tumors: Sequence[TumorSpec], window: Window) -> torch.Tensor:
     """Coarse structure of SD about 1 in two octaves, (B, X, Y, Z) float32."""
     axes = window.axes_mm([t.center_vox for t in tumors])
-    total = None
+    total = torch.zeros((len(tumors), *window.size), device=window.device)
     for octave, share in enumerate(_OCTAVES):
         grid = FieldGrid(axes, [t.texture_grain_mm / 2**octave for t in tumors], window.device)
-        field = grid.field([t.key + _TEXTURE_KEY + octave for t in tumors]).mul_(share)
-        total = field if total is None else total.add_(field)
-    return torch.zeros((len(tumors), *window.size), device=window.device) if total is None else total
+        total.add_(grid.field([t.key + _TEXTURE_KEY + octave for t in tumors]).mul_(share))
+    return total
 
 
 def tissue(tumors: Sequence[TumorSpec], added: torch.Tensor, healthy: torch.Tensor, window: Window) -> torch.Tensor:

@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.case import AIR_HU, Case
+from pipeline.case import Case
 from pipeline.grid import crop, index3
 from pipeline.organs import organ_id
 from pipeline.synthesis.engines.registry import reach_mm
 from pipeline.synthesis.fields import root
-from pipeline.synthesis.shape import FAT_HU as FAT_RANGE_HU
-from pipeline.synthesis.shape import grown, largest_component, step
+from pipeline.synthesis.shape import FAT_RANGE_HU, grown, largest_component, step
 from pipeline.synthesis.window import Window
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def behind_blocked_duct(
 
 def _fat_around(organs: torch.Tensor, tumor: TumorSpec, window: Window) -> float:
     """Mean HU of the fat 2 to 4 voxels from the gland, streaked or not; FAT_HU where there is none."""
-    smooth = window.volume("ct", AIR_HU)[0] - window.volume("noise", 0)[0]
+    smooth = window.smooth()[0]
     gland = organs == organ_id(tumor.organ)
     near = (organs == 0) & (grown(gland, 4) > 0) & (grown(gland, 1) == 0)
     near &= (smooth >= FAT_RANGE_HU[0]) & (smooth <= FAT_RANGE_HU[1])
@@ -122,8 +121,8 @@ def _without_crumbs(
 def _away(center_vox: Sequence[float], window: Window, at: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """Distance of the voxels `at` from a point of the case, mm."""
     total = torch.zeros(at[0].shape, device=window.device)
-    for axis, voxel in zip(window.axes_mm([center_vox]), at, strict=True):
-        along = torch.from_numpy(axis[0].astype(np.float32)).to(window.device)[voxel]
+    for axis, voxel in zip(window.offsets_mm([center_vox]), at, strict=True):
+        along = axis[0][voxel]
         total.add_(along * along)
     return root(total)
 
@@ -134,8 +133,7 @@ def _from_duct(effect: UpstreamSpec, window: Window, at: tuple[torch.Tensor, ...
     walked = torch.zeros_like(nearest)
     way = 0.0
     for start, end in pairwise(effect.duct):
-        relative = window.axes_mm([start])
-        p = [torch.from_numpy(a[0].astype(np.float32)).to(window.device)[v] for a, v in zip(relative, at, strict=True)]
+        p = [axis[0][voxel] for axis, voxel in zip(window.offsets_mm([start]), at, strict=True)]
         along = [(b - a) * window.spacing_mm for a, b in zip(start, end, strict=True)]
         length2 = max(sum(v * v for v in along), 1e-6)
         t = (p[0] * along[0]).add_(p[1] * along[1]).add_(p[2] * along[2]).mul_(1 / length2).clamp_(0, 1)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from pipeline.case import AIR_HU
 from pipeline.grid import Index3
 from pipeline.synthesis.fields import root
 from pipeline.synthesis.window import Window
@@ -41,8 +40,8 @@ class Warped(NamedTuple):
 def mass_effect(tumors: Sequence[TumorSpec], effects: Sequence[MassEffectSpec], window: Window) -> Warped:
     """The moved tissue around a window's tumors."""
     source = _source_window(tumors, window)
-    ct, noise = source.volume("ct", AIR_HU), source.volume("noise", 0)
-    donor = _Donor((ct - noise).flatten(), noise.flatten(), source.volume("organs", 0).flatten(), source.size)
+    smooth, noise, organs = source.smooth(), source.volume("noise", 0), source.volume("organs", 0)
+    donor = _Donor(smooth.flatten(), noise.flatten(), organs.flatten(), source.size)
     warp = _Warp(tumors, effects, window, source)
     _, y, z = window.size
     slab = max(1, _SLAB_VOXELS // (y * z)) if window.device.type == "cpu" else window.size[0]
@@ -76,11 +75,11 @@ class _Warp:
         self._mm: list[torch.Tensor] = []
         self._fine: list[torch.Tensor] = []  # fractions of a voxel, in the source
         corners = window.corners - source.corners
-        for axis, mm in enumerate(window.axes_mm([t.center_vox for t in tumors])):
+        for axis, mm in enumerate(window.offsets_mm([t.center_vox for t in tumors])):
             spread = [len(tumors), 1, 1, 1]
             spread[axis + 1] = mm.shape[1]
             fine = (corners[:, axis, None] + np.arange(mm.shape[1])) * _FINE
-            self._mm.append(torch.from_numpy(mm.astype(np.float32)).to(window.device).view(spread))
+            self._mm.append(mm.view(spread))
             self._fine.append(torch.from_numpy(fine.astype(np.int32)).to(window.device).view(spread))
 
     def source_of(self, x: slice) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], torch.Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.case import Case
+from pipeline.case import AIR_HU, Case
 from pipeline.grid import Index3, crop, index3
 from pipeline.synthesis.fields import Axes
 
@@ -44,6 +44,14 @@ class Window:
             for case, corner in zip(self.cases, self.corners, strict=True)
         ]
         return boxes[0][None] if len(boxes) == 1 else torch.stack(boxes)
+
+    def smooth(self, margin: int = 0) -> torch.Tensor:
+        """CT without its fine noise in the boxes, `margin` voxels wider, int16 HU."""
+        return self.volume("ct", AIR_HU, margin) - self.volume("noise", 0, margin)
+
+    def offsets_mm(self, centers_vox: Sequence[Sequence[float]]) -> list[torch.Tensor]:
+        """`axes_mm` as float32 on the device, (B, n) for each axis."""
+        return [torch.from_numpy(axis.astype(np.float32)).to(self.device) for axis in self.axes_mm(centers_vox)]
 
     def parameter(self, values: Sequence[float]) -> torch.Tensor:
         """One number a box as (B, 1, 1, 1) float32."""

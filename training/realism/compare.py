@@ -35,6 +35,8 @@ def compare(
     classifier = {kind: _classify(real.lesions, synthetic.lesions, kind) for kind in KINDS}
     most = {kind: record["real"]["boxes"] for kind, record in classifier.items()}
     floor = {kind: _classify(real.healthy, synthetic.healthy, kind, most[kind]) for kind in KINDS}
+    for kind, record in classifier.items():
+        record["target"] = auc_target(record["auc"], floor[kind]["auc"])
     return {
         "definitions_version": DEFINITIONS_VERSION,
         "organ": organ,
@@ -162,16 +164,22 @@ def _side(lesions: Sequence[Examined], counts: Sequence[int], kind: Kind) -> Sid
 
 
 def _targets(contrast: Record, classifier: Mapping[Kind, Record], floor: Mapping[Kind, Record]) -> dict[str, Record]:
-    aucs = [record["auc"] for record in classifier.values() if record["auc"] is not None]
-    floors = [record["auc"] for record in floor.values() if record["auc"] is not None]
-    auc = _target(max(aucs, default=None), AUC_TARGET)
-    if auc["met"] and max(floors, default=0.0) > AUC_TARGET:  # what tells healthy tissue apart must find something here
-        auc["met"] = None
-    return {"contrast_w1_hu": _target(contrast["w1_voxels_hu"], CONTRAST_TARGET_HU), "auc": auc}
+    aucs, floors = ([r["auc"] for r in side.values() if r["auc"] is not None] for side in (classifier, floor))
+    return {
+        "contrast_w1_hu": _target(contrast["w1_voxels_hu"], CONTRAST_TARGET_HU),
+        "auc": auc_target(max(aucs, default=None), max(floors, default=None)),
+    }
+
+
+def auc_target(auc: float | None, floor: float | None) -> Record:
+    """Below a floor that is above the target nothing is told: what finds healthy tissue apart must find something."""
+    target = _target(auc, AUC_TARGET)
+    blind = target["met"] and floor is not None and floor > AUC_TARGET
+    return target | {"met": None} if blind else target
 
 
 def _target(value: float | None, target: float) -> Record:
-    """`met` is None where it cannot be told: no value, or an AUC below a floor that is above the target."""
+    """`met` is None where it cannot be told, as without a value."""
     return {"value": value, "at_most": target, "met": None if value is None else value <= target}
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.realism.classifier import BY_LESION
 from training.realism.sections import classifier, contrast, left_out, shapes, texture
 from training.report.cells import counted, number, table
-from training.report.markup import Markup, join, tag
+from training.report.markup import Markup, html_document, join, png_figure, tag
 from training.report.page import NOTICE
-from training.report.sections import section
+from training.report.sections import definitions, section
 from training.report.style import CSS
 
 Record = Mapping[str, Any]
 
 TITLE = "Synthetic lesions: realism report"
-_STATE = {None: "not measured", True: "met", False: "missed"}
+_STATE = {None: "cannot be told", True: "met", False: "missed"}
 
 
 def page(document: Record, pictures: Sequence[tuple[str, bytes]]) -> str:
@@ -31,18 +30,11 @@ def page(document: Record, pictures: Sequence[tuple[str, bytes]]) -> str:
         texture(document),
         shapes(document),
         left_out(document),
-        _definitions(document["definitions"]),
+        definitions(document["definitions"]),
         section("What was compared", "", table(("Item", "Value"), list(document["context"].items()), "scroll plain")),
         tag("p", f"{NOTICE}.", class_="notice"),
     ]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", TITLE),
-        tag("style", Markup(CSS)),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', *body), lang='en')}\n"
+    return html_document(TITLE, CSS, body)
 
 
 def headline(document: Record) -> str:
@@ -95,10 +87,8 @@ def _tiles(document: Record) -> Markup:
 
 def _auc_tile(document: Record, kind: str) -> Markup:
     record, floor = document["classifier"][kind], document["classifier_floor"][kind]
-    limit = document["targets"]["auc"]["at_most"]
-    target = {"at_most": limit, "met": None if record["auc"] is None else record["auc"] <= limit}
     floor_text = f"floor {number(floor['auc'], 2)} (healthy against healthy)"
-    return _target_tile(f"Told apart, {kind} (AUC)", number(record["auc"], 2), target, floor_text)
+    return _target_tile(f"Told apart, {kind} (AUC)", number(record["auc"], 2), record["target"], floor_text)
 
 
 def _target_tile(name: str, value: str, target: Record, detail: str) -> Markup:
@@ -112,23 +102,10 @@ def _tile(name: str, value: str, *details: str) -> Markup:
 
 
 def _pictures(pictures: Sequence[tuple[str, bytes]]) -> Markup:
-    figures = (
-        tag(
-            "figure",
-            tag("img", src=f"data:image/png;base64,{base64.b64encode(png).decode()}", alt=caption),
-            tag("figcaption", caption),
-        )
-        for caption, png in pictures
-    )
     return section(
         "Side by side",
         "Real lesions drawn at random (seeded), each with synthetic ones drawn among those nearest in size. Axial, "
         "where the lesion is largest, all at one scale and window; diameter and contrast stand above. Black is beyond "
         "the image.",
-        *figures,
+        *(png_figure(caption, png) for caption, png in pictures),
     )
-
-
-def _definitions(definitions: Mapping[str, str]) -> Markup:
-    items = (part for name, text in definitions.items() for part in (tag("dt", name), tag("dd", text)))
-    return section("What the words mean", "", tag("dl", *items))

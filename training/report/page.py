@@ -5,14 +5,22 @@ In: the dict of `training.summary`, the records, pictures as PNG bytes. Out: HTM
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.intervals import FEW_GROUPS, proportion
 from training.report.cells import counted, mean_interval, number, percent, share_interval, table
-from training.report.markup import Markup, join, tag
-from training.report.sections import detection, failures, healthy, outlines, section, tumor_classes, tumors_by_size
+from training.report.markup import Markup, html_document, join, png_figure, tag
+from training.report.sections import (
+    definitions,
+    detection,
+    failures,
+    healthy,
+    outlines,
+    section,
+    tumor_classes,
+    tumors_by_size,
+)
 from training.report.style import CSS
 from training.scoring import CaseScore, LesionRecord
 
@@ -40,18 +48,11 @@ def page(
         healthy(metrics, scores),
         outlines(metrics, scores),
         failures(lesions),
-        _definitions(metrics["definitions"]),
+        definitions(metrics["definitions"]),
         _context(context),
         tag("p", f"{NOTICE}.", class_="notice"),
     ]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", TITLE),
-        tag("style", Markup(CSS)),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', *body), lang='en')}\n"
+    return html_document(TITLE, CSS, body)
 
 
 def headline(metrics: Record) -> str:
@@ -163,24 +164,11 @@ def _mean_figure(mean: Record, noun: str) -> tuple[str, ...]:
 def _pictures(pictures: Sequence[Picture]) -> Markup:
     if not pictures:
         return Markup()
-    figures = (
-        tag(
-            "figure",
-            tag("img", src=f"data:image/png;base64,{base64.b64encode(png).decode()}", alt=caption),
-            tag("figcaption", caption),
-        )
-        for caption, png in pictures
-    )
     return section(
         "Examples",
         "CT, truth and prediction, each in the slice with the largest true tumor (without one, the largest predicted).",
-        *figures,
+        *(png_figure(caption, png) for caption, png in pictures),
     )
-
-
-def _definitions(definitions: Mapping[str, str]) -> Markup:
-    items = (part for name, text in definitions.items() for part in (tag("dt", name), tag("dd", text)))
-    return section("What the words mean", "", tag("dl", *items))
 
 
 def _context(context: Mapping[str, str]) -> Markup:

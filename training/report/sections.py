@@ -24,6 +24,12 @@ def section(title: str, explanation: str, *parts: Markup) -> Markup:
     return tag("section", tag("h2", title), *explained, *parts)
 
 
+def definitions(words: Mapping[str, str]) -> Markup:
+    """What the words of a report mean."""
+    items = (part for name, text in words.items() for part in (tag("dt", name), tag("dd", text)))
+    return section("What the words mean", "", tag("dl", *items))
+
+
 def tumor_classes(metrics: Record) -> dict[str, Record]:
     """The figures of the tumor classes, by name."""
     return {name: figures for name, figures in metrics["classes"].items() if figures["kind"] == "tumor"}

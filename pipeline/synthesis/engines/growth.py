@@ -36,7 +36,7 @@ from pipeline.synthesis.engines._arrival import (
 )
 from pipeline.synthesis.engines._form import EngineForm
 from pipeline.synthesis.fields import VALUE_LIMIT, FieldGrid, FloatArray, Interpolation
-from pipeline.synthesis.shape import FAT_HU, SURFACE_HU
+from pipeline.synthesis.shape import FAT_RANGE_HU, SURFACE_HU
 from pipeline.synthesis.window import Window
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def _speed(tumor: TumorSpec, grid: _Grid, case: Case) -> FloatGrid:
     slowed = _ramp(vessel_mm, max(form.vessel_speed, _LEAST_SPEED), max(_VESSEL_MM, grid.step_mm))
     if tumor.room == "outside":
         smooth = _sampled(case.ct, nearest) - _sampled(case.noise, nearest).astype(np.int16)
-        outside = (organs == 0) & (_within(smooth, FAT_HU) | _within(smooth, SURFACE_HU) & _beside(inside))
+        outside = (organs == 0) & (_within(smooth, FAT_RANGE_HU) | _within(smooth, SURFACE_HU) & _beside(inside))
         slowed = np.where(inside, slowed, outside * np.float32(_FAT_SPEED))
     else:
         surface_mm = _sampled(case.surface_distance_mm, nearest)

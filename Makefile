@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint types tests clean
+.PHONY: setup demo test lint types tests soak clean
 
 setup: $(VENV)/.installed
 
@@ -30,6 +30,12 @@ types: setup
 
 tests: setup
 	$(BIN)/python -m pytest -q -n 2
+
+# What takes too long for every change: fault injection with repetitions, then SAMPLES samples killed on the way (hours).
+SAMPLES ?= 1000000
+soak: setup
+	$(BIN)/python -m pytest -q -m soak
+	$(BIN)/python -m benchmarks.soak --out soak --samples $(SAMPLES)
 
 clean:
 	rm -rf demo .pytest_cache .mypy_cache .ruff_cache

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import __version__
+from pipeline.bank_cache import bank_folder, fetch_case
 from pipeline.bank_format import (
     CASE_ID,
     CASES,
@@ -49,6 +50,7 @@ from pipeline.case import Case
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import replace_file, sync_folder, writing_to
 from pipeline.organs import CLASS_IDS
+from pipeline.store import Location, Store, open_store
 
 __all__ = ["Bank", "BankWriter", "CaseRecord", "create_or_open_bank", "next_split", "open_bank"]
 
@@ -62,15 +64,20 @@ RESUME = "Cases that are already in the bank are whole; run the same command aga
 class Bank:
     """An opened bank. Two are the same bank where their fingerprints agree."""
 
-    path: Path
+    path: Path  # the folder with the cases; of a bank in an object store, this node's copies of them
     spacing_mm: float
     records: tuple[CaseRecord, ...]  # by case id
+    remote: Store | None = None  # the object store that it lies in
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for other processes and for a dataset's description."""
+        return self.remote.url if self.remote else str(self.path.resolve())
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over format version, spacing, and id, split and array digests of every case."""
-        cases = sorted([r.case_id, r.split, sorted((n, a.sha256) for n, a in r.arrays.items())] for r in self.records)
-        return hashlib.sha256(json.dumps([FORMAT_VERSION, self.spacing_mm, cases]).encode()).hexdigest()
+        return fingerprint_of(self.spacing_mm, self.records)
 
     def load(self, case_id: str) -> Case:
         """A case whose arrays are read-only memory maps, shared by all processes that load it.
@@ -78,9 +85,31 @@ class Bank:
         The same object again for a case that is among the last RECENT_CASES, as long as its files are whole.
         """
         record = self._record(case_id)
-        for name, stored in record.arrays.items():
-            self._whole_file(record, name, stored)
+        if self.remote:
+            fetch_case(self.remote, record, self.path)
+        if not self._files_are_whole(case_id):
+            for name, stored in record.arrays.items():
+                self._whole_file(record, name, stored)  # says which one, and why
         return self._open(case_id)
+
+    def _files_are_whole(self, case_id: str) -> bool:
+        """The look at all files of a case that every sample takes; as plain strings, a tenth of the time of paths."""
+        try:
+            return all(os.stat(file).st_size == size for file, size in self._files(case_id))  # noqa: PTH116
+        except OSError:
+            return False
+
+    @cached_property
+    def _files(self) -> Callable[[str], tuple[tuple[str, int], ...]]:
+        return lru_cache(RECENT_CASES)(self._files_anew)
+
+    def _files_anew(self, case_id: str) -> tuple[tuple[str, int], ...]:
+        record = self._record(case_id)
+        group = case_folder(self.path, case_id)
+        return tuple(
+            (str(chunk_file(group, name, len(stored.shape))), math.prod(stored.shape) * dtype_of(name).itemsize)
+            for name, stored in record.arrays.items()
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs; open cases hold memory maps, which stay here."""
@@ -108,6 +137,8 @@ class Bank:
     def check(self, case_id: str) -> None:
         """Read every byte of a case and compare it with what was written; InputError for a damaged array."""
         record = self._record(case_id)
+        if self.remote:
+            fetch_case(self.remote, record, self.path)
         for name, stored in record.arrays.items():
             if hashlib.sha256(self._mapped(record, name, stored).data).hexdigest() != stored.sha256:
                 raise InputError(f"{self._whole_file(record, name, stored)}: its bytes changed since. {_DAMAGED}")
@@ -145,14 +176,23 @@ class Bank:
         return file
 
 
+def fingerprint_of(spacing_mm: float, records: Sequence[CaseRecord]) -> str:
+    """What tells banks apart: sha256 (hex) over format version, spacing, and id, split and digests of every case."""
+    cases = sorted([r.case_id, r.split, sorted((n, a.sha256) for n, a in r.arrays.items())] for r in records)
+    return hashlib.sha256(json.dumps([FORMAT_VERSION, spacing_mm, cases]).encode()).hexdigest()
+
+
 _DAMAGED = "The bank is damaged; copy it again, or prepare it again into a new folder"
 
 
-def open_bank(path: Path) -> Bank:
-    """Open a bank for reading. InputError when the folder is not a bank of this version, or holds no case yet."""
-    bank = _read(Path(path))
+def open_bank(place: Location) -> Bank:
+    """Open a bank for reading, in a folder or in an object store (`s3://bucket/prefix`).
+
+    InputError when it is not a bank of this version, or holds no case yet.
+    """
+    bank = _read(open_store(place))
     if not bank.records:
-        raise InputError(f"{path}: the bank holds no case yet; add some with `phantumor prepare SOURCE --out {path}`")
+        raise InputError(f"{place}: the bank holds no case yet; add some with `phantumor prepare SOURCE --out {place}`")
     return bank
 
 
@@ -161,40 +201,51 @@ def case_folder(bank: Path, case_id: str) -> Path:
     return bank / CASES / f"{case_id}.zarr"
 
 
-def _read(path: Path) -> Bank:
-    info = _read_info(path)
-    file = path / TABLE
+def _read(store: Store) -> Bank:
+    info = _read_info(store)
+    where = f"{store.url}/{TABLE}"
     try:
-        table = pq.read_table(file) if file.exists() else table_of([])
+        table = pq.read_table(pa.BufferReader(store.read(TABLE))) if store.exists(TABLE) else table_of([])
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file}: not a readable Parquet file ({error}); prepare the bank again") from error
-    return Bank(path, float(info["spacing_mm"]), records_of(table, str(file)))
+        raise InputError(f"{where}: not a readable Parquet file ({error}); prepare the bank again") from error
+    records, spacing_mm = records_of(table, where), float(info["spacing_mm"])
+    if store.folder is not None:
+        return Bank(store.folder, spacing_mm, records)
+    return Bank(bank_folder(fingerprint_of(spacing_mm, records)), spacing_mm, records, store)
 
 
-def _read_info(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise InputError(f"{path}: no such bank; make one with `phantumor prepare SOURCE --out {path}`")
+def _read_info(store: Store) -> dict[str, Any]:
+    if store.folder is not None and not store.folder.exists():
+        raise InputError(f"{store.url}: no such bank; make one with `phantumor prepare SOURCE --out {store.url}`")
     try:
-        info = json.loads((path / INFO).read_text())
+        info = json.loads(store.read(INFO))
         known = info["format"] == FORMAT and isinstance(info["spacing_mm"], float)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a bank: it has no readable {INFO}; make one with `phantumor prepare`") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{store.url}: not a bank: it has no {INFO}; make one with `phantumor prepare`") from error
+    except OSError as error:
+        raise PhantumorError(f"{store.url}/{INFO}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{store.url}: not a bank: it has no readable {INFO}; make one with `phantumor prepare`"
+        ) from error
     if not known:
-        raise InputError(f"{path}: not a bank: its {INFO} is of something else")
+        raise InputError(f"{store.url}: not a bank: its {INFO} is of something else")
     if info.get("format_version") != FORMAT_VERSION:
         raise InputError(
-            f"{path}: a bank of format version {info.get('format_version')}, this phantumor reads version "
+            f"{store.url}: a bank of format version {info.get('format_version')}, this phantumor reads version "
             f"{FORMAT_VERSION}; prepare the bank again, or use the version that made it"
         )
     return dict(info)
 
 
-def create_or_open_bank(path: Path, spacing_mm: float) -> BankWriter:
+def create_or_open_bank(place: Location, spacing_mm: float) -> BankWriter:
     """Open a bank for adding cases, made first where the folder is missing or empty. Use it in a `with` block.
 
     InputError when the folder holds something else, a bank of another spacing, or one that another process writes to.
     """
-    path = Path(path)
+    if "://" in str(place):
+        raise InputError(f"--out {place}: prepare the bank on a disk, then `phantumor copy` it to an object store")
+    path = Path(place)
     if not SPACING_LIMITS_MM[0] <= spacing_mm <= SPACING_LIMITS_MM[1]:
         raise InputError(f"--spacing {spacing_mm}: must be {SPACING_LIMITS_MM[0]} to {SPACING_LIMITS_MM[1]} mm")
     if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / INFO).exists())):
@@ -204,7 +255,7 @@ def create_or_open_bank(path: Path, spacing_mm: float) -> BankWriter:
         with writing_to(path, RESUME):
             (path / CASES).mkdir(parents=True, exist_ok=True)
             replace_file(path / INFO, _info(spacing_mm))
-    bank = _read(path)
+    bank = _read(open_store(path))
     if abs(bank.spacing_mm - spacing_mm) > 1e-6:
         raise InputError(
             f"{path}: this bank has a spacing of {bank.spacing_mm:g} mm, not {spacing_mm:g} mm; "

@@ -196,9 +196,14 @@ def dtype_of(name: str) -> np.dtype[Any]:
     return np.dtype((VOLUMES | PER_ORGAN)[name.partition("/")[0]])
 
 
+def chunk_key(name: str, ndim: int) -> str:
+    """What holds all of an array, relative to its case's group."""
+    return f"{name}/c/{'/'.join('0' * ndim)}"
+
+
 def chunk_file(group: Path, name: str, ndim: int) -> Path:
     """The file that holds all of an array."""
-    return group / name / "c" / "/".join("0" * ndim)
+    return group / chunk_key(name, ndim)
 
 
 def write_group(

@@ -1,43 +1,70 @@
-"""A dataset on disk as a value: `open_dataset(path)`. Reads only what the manifest says is committed."""
+"""A dataset as a value: `open_dataset(path_or_url)`. Reads only what the manifest says is committed.
+
+A dataset of its own has shards and a manifest. A *view* (`phantumor merge`, `phantumor select`) has a manifest only:
+its rows name samples that lie in other datasets.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from pipeline.case import AIR_HU
 from pipeline.config import GenerateConfig, Settings, differences, explain
-from pipeline.errors import InputError
-from pipeline.files import create_file, replace_file
-from pipeline.grid import crop
+from pipeline.delta import healthy_image
+from pipeline.errors import InputError, PhantumorError
+from pipeline.grid import Index3, index3
 from pipeline.manifest import (
     SCHEMA,
+    WHOLE,
+    ManifestFile,
     Part,
+    Parts,
     committed_shards,
+    open_part,
+    open_whole,
     read_part,
-    read_whole_manifest,
     shard_name,
-    whole_manifest_bytes,
+    write_whole_manifest,
 )
 from pipeline.organs import CLASS_IDS
-from pipeline.shard import DTYPES, ChunkError, decode_chunk, object_path
+from pipeline.shard import object_path
+from pipeline.store import Location, Store, open_store
+from pipeline.threads import in_threads
 
 if TYPE_CHECKING:
     from pipeline.bank import Bank
+    from pipeline.case import Case
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+INFO = "dataset.json"
+# A description may come from anybody; beyond these a dataset would fill the memory of whoever opens it.
+MOST_SAMPLES = 10**9  # sample ids have nine digits
+MOST_VOXELS = 2**30  # of a sample: a whole body at 1 mm takes half of it
+_NotNegative = Annotated[int, Field(ge=0)]
+
+
+class Source(Settings):
+    """A dataset that a view takes samples from."""
+
+    place: str  # folder relative to the view where both lie on disks, else absolute; or a URL
+    config_digest: str
+    bank_fingerprint: str
+    first_index: _NotNegative  # of its samples in the view: index there + this one
+    first_shard: _NotNegative
 
 
 class DatasetInfo(Settings):
@@ -46,12 +73,27 @@ class DatasetInfo(Settings):
     format_version: int = FORMAT_VERSION
     config: GenerateConfig
     config_digest: str
-    bank: str  # folder of the bank, relative to the dataset where both move together, else absolute
+    bank: str  # folder of the bank, relative to the dataset where both move together, else absolute; or a URL
     bank_fingerprint: str
-    spacing_mm: float
-    classes: dict[str, int]
-    shards: int
+    spacing_mm: Annotated[float, Field(gt=0)]
+    classes: dict[str, Annotated[int, Field(ge=0, le=255)]]
+    shards: _NotNegative
+    grown: tuple[int, ...] = ()  # how many samples it held when it was made, and each time before it grew
+    sources: tuple[Source, ...] = ()  # of a view
     software: dict[str, str]
+
+    @model_validator(mode="after")
+    def _size_makes_sense(self) -> Self:
+        samples, voxels = self.config.samples, math.prod(self.config.patch_shape)
+        if samples > MOST_SAMPLES:
+            raise ValueError(f"samples: {samples} are more than {MOST_SAMPLES}, the most of a dataset")
+        if voxels > MOST_VOXELS:
+            raise ValueError(f"patch_shape: {voxels} voxels are more than {MOST_VOXELS}, the most of a sample")
+        if any(a >= b for a, b in pairwise((0, *self.grown, samples))):
+            raise ValueError(f"grown: a dataset only grows, {(*self.grown, samples)} does not")
+        if any(a.first_shard >= b.first_shard for a, b in pairwise(self.sources)):
+            raise ValueError("sources: not in the order of first_shard")
+        return self
 
     @property
     def seed(self) -> int:
@@ -59,6 +101,12 @@ class DatasetInfo(Settings):
 
     @property
     def patch_shape(self) -> tuple[int, int, int]:
+        """Of every sample; InputError where samples are whole cases, each of its own shape."""
+        if self.config.whole_cases:
+            raise InputError(
+                "this dataset holds whole cases (patch_shape full), which differ in shape; batches and training need "
+                "patches: generate with --patch-shape 96 96 96"
+            )
         return self.config.patch_shape
 
 
@@ -77,66 +125,137 @@ def dataset_classes(organs: tuple[str, ...]) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Committed samples: `manifest` (one row each, by index) and where their shards lie."""
+class Home:
+    """Where the samples of a dataset, or of one source of a view, lie and come from."""
 
-    path: Path
+    store: Store
     info: DatasetInfo
-    manifest: pa.Table
-    parts: Mapping[int, Part]
-
-    def object_file(self, shard: int, name: str) -> Path:
-        """The shard object of array `name` (`image` or `label`)."""
-        if shard not in self.parts:
-            raise InputError(f"{self.path}: a manifest row names shard {shard}, which no part file commits")
-        return self.path / shard_name(shard, self.parts[shard].attempt) / object_path(name)
-
-    @cached_property
-    def _position(self) -> dict[int, int]:
-        return {index: k for k, index in enumerate(self.manifest["index"].to_pylist())}
-
-    def row(self, index: int) -> dict[str, Any]:
-        """The manifest row of a sample, with `tumors` as a list of dicts."""
-        if index not in self._position:
-            held = f"{len(self._position)} samples" if self._position else "no sample"
-            raise InputError(f"{self.path}: no sample with index {index} (the dataset holds {held})")
-        row: dict[str, Any] = self.manifest.slice(self._position[index], 1).to_pylist()[0]
-        return row
-
-    def sample(self, index: int) -> Sample:
-        """Image, label and manifest row of a sample, checksums verified."""
-        row = self.row(index)
-        arrays = {name: self._read(row, name) for name in DTYPES}
-        return Sample(arrays["image"], arrays["label"], row)
-
-    def _read(self, row: Mapping[str, Any], name: str) -> npt.NDArray[Any]:
-        out = np.empty(self.info.patch_shape, DTYPES[name])
-        offset, length = row[f"{name}_range"]
-        read_chunk(self.object_file(row["shard"], name), offset, length, out)
-        return out
-
-    def healthy(self, index: int) -> npt.NDArray[np.int16]:
-        """The healthy twin: the same patch of the bank case without the tumors, (X, Y, Z) int16 HU."""
-        row = self.row(index)
-        case = self.bank.load(row["case_id"])
-        return crop(case.ct, tuple(row["origin_vox"]), self.info.patch_shape, AIR_HU)
+    first_index: int = 0
+    first_shard: int = 0
 
     @cached_property
     def bank(self) -> Bank:
         """The bank that the dataset was made from; an InputError when it is gone or was changed."""
-        from pipeline.bank import open_bank  # most uses of a dataset need no bank
+        return bank_of(self.store, self.info)
 
-        folder = (self.path / self.info.bank).resolve()
-        try:
-            bank = open_bank(folder)
-        except InputError as error:
-            raise InputError(f"{self.path}: its bank is needed here, but: {error}") from error
-        if bank.fingerprint != self.info.bank_fingerprint:
+
+@dataclass(frozen=True)
+class Dataset:
+    """Committed samples: `manifest` (one row each, by index) and where their shards lie."""
+
+    store: Store
+    info: DatasetInfo
+    homes: tuple[Home, ...]
+    _files: Sequence[ManifestFile]  # that hold the rows, in order
+    parts: Parts = field(repr=False)
+
+    @property
+    def path(self) -> str:
+        """The dataset's place, as a user may type it."""
+        return self.store.url
+
+    @cached_property
+    def manifest(self) -> pa.Table:
+        """All rows with all columns. `columns` is for those who need a few of a million rows."""
+        return self.columns(None)
+
+    def columns(self, names: Sequence[str] | None) -> pa.Table:
+        """All rows, these columns; a field of `tumors` is named `tumors.kind`."""
+        if "manifest" in self.__dict__ and (names is None or not any("." in name for name in names)):
+            return self.manifest if names is None else self.manifest.select(names)
+        tables = [file.columns(names) for file in self._files]
+        return pa.concat_tables(tables) if tables else _empty(names)
+
+    def batches(self) -> Iterator[pa.Table]:
+        """All rows with all columns, some thousands at a time."""
+        for file in self._files:
+            yield from file.batches()
+
+    @property
+    def rows(self) -> int:
+        """How many samples there are."""
+        return sum(file.rows for file in self._files)
+
+    def home(self, shard: int) -> Home:
+        """Where a shard lies."""
+        number = bisect_right([home.first_shard for home in self.homes], shard) - 1
+        if number < 0:
+            raise InputError(f"{self.path}: a manifest row names shard {shard}, which lies in none of its sources")
+        return self.homes[number]
+
+    def object_key(self, shard: int, name: str) -> tuple[Store, str]:
+        """The store and key of a shard's object of array `name` (`image` or `label`)."""
+        if shard not in self.parts:
+            raise InputError(f"{self.path}: a manifest row names shard {shard}, which no part file commits")
+        home = self.home(shard)
+        group = shard_name(shard - home.first_shard, self.parts[shard].attempt)
+        return home.store, f"{group}/{object_path(name)}"
+
+    @cached_property
+    def _indices(self) -> npt.NDArray[np.int64]:
+        column = self.columns(["index"])["index"]
+        if column.null_count or (np.diff(column.to_numpy()) <= 0).any():
+            raise InputError(f"{self.path}: the manifest's rows are not in the order of index. See `phantumor verify`")
+        indices: npt.NDArray[np.int64] = column.to_numpy()
+        return indices
+
+    def position(self, index: int) -> int:
+        """Which row of the manifest is that of a sample; InputError when there is none."""
+        number = int(np.searchsorted(self._indices, index))
+        if number == self.rows or self._indices[number] != index:
+            held = f"{self.rows} samples" if self.rows else "no sample"
+            raise InputError(f"{self.path}: no sample with index {index} (the dataset holds {held})")
+        return number
+
+    def row(self, index: int) -> dict[str, Any]:
+        """The manifest row of a sample, with `tumors` as a list of dicts."""
+        number = self.position(index)
+        for file in self._files:
+            if number < file.rows:
+                return file.row(number)
+            number -= file.rows
+        raise AssertionError("positions are counted from these very files")
+
+    def sample(self, index: int) -> Sample:
+        """Image, label and manifest row of a sample, checksums verified."""
+        from pipeline.reader import SampleReader, located  # it reads what this module describes
+
+        row = self.row(index)
+        rows = located(self, pa.Table.from_pylist([row], schema=SCHEMA))
+        shape = self.checked_shape(row["shard"], rows.shape_of(0))
+        image, label = np.empty(shape, np.int16), np.empty(shape, np.uint8)
+        with contextlib.closing(SampleReader(self, rows)) as reader:
+            reader.read(0, image, label)
+        return Sample(image, label, row)
+
+    def healthy(self, index: int) -> npt.NDArray[np.int16]:
+        """The healthy twin: the same patch of the bank case without the tumors, (X, Y, Z) int16 HU."""
+        row = self.row(index)
+        shape = self.checked_shape(row["shard"], index3(row["shape_vox"]))
+        return healthy_image(self.case(row), tuple(row["origin_vox"]), shape)
+
+    def checked_shape(self, shard: int, shape: Index3) -> Index3:
+        """The shape (X, Y, Z) that a row of a shard claims; InputError unless samples there can have it."""
+        config = self.home(shard).info.config
+        allowed = min(shape) >= 1 and math.prod(shape) <= MOST_VOXELS
+        if not allowed or (not config.whole_cases and shape != config.patch_shape):
+            wanted = f"{MOST_VOXELS} voxels at most" if config.whole_cases else f"patches of {config.patch_shape}"
             raise InputError(
-                f"{self.path} was made from another state of the bank {folder}: fingerprint "
-                f"{self.info.bank_fingerprint[:12]} then, {bank.fingerprint[:12]} now. Restore the bank's cases"
+                f"{self.path}: a manifest row of shard {shard} claims a sample of shape {shape}, this dataset holds "
+                f"{wanted}. See `phantumor verify`"
             )
-        return bank
+        return shape
+
+    def case(self, row: Mapping[str, Any]) -> Case:
+        """The bank case of a manifest row."""
+        return self.home(row["shard"]).bank.load(row["case_id"])
+
+    @property
+    def bank(self) -> Bank:
+        """The bank that the dataset was made from; an InputError when it is gone or was changed."""
+        if len({home.info.bank_fingerprint for home in self.homes}) > 1:
+            raise InputError(f"{self.path}: a view of {len(self.homes)} datasets, each of which has its bank")
+        return self.homes[0].bank
 
     @property
     def complete(self) -> bool:
@@ -144,110 +263,148 @@ class Dataset:
 
     def split_counts(self) -> dict[str, int]:
         """Samples by split."""
-        counts = self.manifest["split"].value_counts().to_pylist()
+        counts = self.columns(["split"])["split"].value_counts().to_pylist()
         return {entry["values"]: entry["counts"] for entry in counts}
 
     def indices_of(self, split: str) -> list[int]:
         """Indices of the samples of a split (`all` for every sample), ascending."""
-        table = self.manifest.select(["index", "split"])
+        table = self.columns(["index", "split"])
         if split != "all":
             table = table.filter(pc.field("split") == split)
         return [int(index) for index in table["index"].to_pylist()]
 
 
-def read_chunk(path: Path, offset: int, length: int, out: npt.NDArray[Any]) -> None:
-    """Read one encoded sample of a shard object into `out`; one clear InputError when it is broken."""
+def _empty(names: Sequence[str] | None) -> pa.Table:
+    table = SCHEMA.empty_table()
+    return table if names is None else table.select(list(dict.fromkeys(name.partition(".")[0] for name in names)))
+
+
+def bank_of(store: Store, info: DatasetInfo) -> Bank:
+    """The bank that a dataset was made from; an InputError when it is gone or was changed."""
+    from pipeline.bank import open_bank  # most uses of a dataset need no bank
+
+    place = info.bank if "://" in info.bank or store.folder is None else str((store.folder / info.bank).resolve())
     try:
-        with path.open("rb") as file:
-            data = os.pread(file.fileno(), length, offset)
-        if len(data) != length:
-            raise ChunkError(f"ends {length - len(data)} bytes early")
-        decode_chunk(data, out)
-    except (OSError, ChunkError) as error:
-        raise broken_shard(path, error) from error
+        bank = open_bank(place)
+    except InputError as error:
+        raise InputError(f"{store.url}: its bank is needed here, but: {error}") from error
+    if bank.fingerprint != info.bank_fingerprint:
+        raise InputError(
+            f"{store.url} was made from another state of the bank {place}: fingerprint "
+            f"{info.bank_fingerprint[:12]} then, {bank.fingerprint[:12]} now. Restore the bank's cases"
+        )
+    return bank
 
 
-def broken_shard(path: Path, error: Exception) -> InputError:
-    """The message for a shard object that is missing, cut or changed."""
-    shard = path.parents[5].name.partition("-")[0]
-    reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
-        return InputError(f"shard {shard} cannot be read: {path}: {reason}. The shard itself may be whole")
-    return InputError(
-        f"broken shard {shard}: {path}: {reason}. "
-        f"`phantumor verify {path.parents[7]} --repair` makes it again from the bank"
-    )
-
-
-def open_dataset(path: str | os.PathLike[str]) -> Dataset:
-    """Open a dataset, complete or still growing: a folder, or its `file://` URL."""
-    folder = _local(os.fspath(path))
-    info = read_info(folder)
-    whole = folder / "manifest.parquet"
-    if whole.is_file():
-        parts, manifest = read_whole_manifest(whole)
+def open_dataset(place: Location | Store) -> Dataset:
+    """Open a dataset, complete or still growing: a folder, a `file://` URL, or `s3://bucket/prefix`."""
+    store = open_store(place)
+    info = read_info(store)
+    whole = open_whole(store, view=bool(info.sources)) if store.exists(WHOLE) else None
+    files, parts = [whole] if whole else [], whole.parts() if whole else Parts.of([])
+    if info.sources:
+        _check_view(store, info, whole)
     else:
-        read = [read_part(folder, shard) for shard in committed_shards(folder)]
-        parts = {part.shard: part for part, _ in read}
-        tables = [rows for _, rows in read]
-        manifest = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-    return Dataset(folder, info, manifest, parts)
+        later = [shard for shard in committed_shards(store) if shard not in parts] if len(parts) < info.shards else []
+        opened = list(in_threads(lambda shard: open_part(store, shard), later))
+        files += opened
+        parts = Parts.joined([parts, Parts.of(file.part() for file in opened)]) if opened else parts
+    return Dataset(store, info, _homes(store, info), files, parts)
 
 
-def _local(path: str) -> Path:
-    """The folder that a path or URL names."""
-    scheme, mark, rest = path.partition("://")
-    if not mark:
-        return Path(path)
-    if scheme != "file":
-        raise InputError(f"{path}: datasets are read from disks, not from {scheme}://. Copy it, or mount its store")
-    return Path(unquote(rest.removeprefix("localhost")))
+def _check_view(store: Store, info: DatasetInfo, whole: ManifestFile | None) -> None:
+    """A view is written once, in one go: one that is not whole is broken."""
+    if whole is None or whole.rows != info.config.samples:
+        held = f"{whole.rows} rows instead of {info.config.samples}" if whole else "none"
+        raise InputError(
+            f"{store.url}: a view needs its {WHOLE}, it has {held}. Remove the folder, make the view again"
+        )
 
 
-def read_info(folder: Path) -> DatasetInfo:
+def _homes(store: Store, info: DatasetInfo) -> tuple[Home, ...]:
+    if not info.sources:
+        return (Home(store, info),)
+    return tuple(_source_home(store, source) for source in info.sources)
+
+
+def _source_home(view: Store, source: Source) -> Home:
+    relative = view.folder is not None and "://" not in source.place
+    store = open_store((view.folder / source.place).resolve() if relative and view.folder else source.place)
+    info = read_info(store)
+    now = (recipe_digest(info.config), info.bank_fingerprint)
+    if info.sources or now != (source.config_digest, source.bank_fingerprint):
+        raise InputError(
+            f"{view.url}: made from {store.url} when that was a dataset of other settings, or of another state of its "
+            "bank; make the view again"
+        )
+    return Home(store, info, source.first_index, source.first_shard)
+
+
+def recipe_digest(config: GenerateConfig) -> str:
+    """sha256 of what decides the bytes of each sample: the settings but for how many samples there are."""
+    return config.model_copy(update={"samples": 1}).digest()
+
+
+def read_info(store: Store) -> DatasetInfo:
     """Read and check `dataset.json`."""
-    file = folder / "dataset.json"
-    if not file.is_file():
-        what = "no such folder" if not folder.exists() else "it holds no dataset.json"
-        raise InputError(f"{folder} is not a phantumor dataset: {what}. `phantumor generate` makes one")
+    where = f"{store.url}/{INFO}"
     try:
-        document = json.loads(file.read_text())
+        document = json.loads(store.read(INFO))
         version = document.get("format_version")
         if version == FORMAT_VERSION:
             return DatasetInfo.model_validate(document)
-    except (OSError, ValueError, AttributeError) as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        there = store.folder is None or store.folder.exists()
+        what = f"it holds no {INFO}" if there else "no such folder"
+        raise InputError(f"{store.url} is not a phantumor dataset: {what}. `phantumor generate` makes one") from error
+    except OSError as error:
+        raise PhantumorError(f"{where}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, AttributeError, RecursionError) as error:
         reason = explain(error, DatasetInfo) if isinstance(error, ValidationError) else error
         raise InputError(
-            f"{file}: not a readable dataset description: {reason}. Restore the file from a copy, or generate the "
+            f"{where}: not a readable dataset description: {reason}. Restore the file from a copy, or generate the "
             "dataset again into a new folder"
         ) from error
     raise InputError(
-        f"{file}: dataset format {version}, this phantumor reads format {FORMAT_VERSION}. "
+        f"{where}: dataset format {version}, this phantumor reads format {FORMAT_VERSION}. "
         "Use the phantumor that made it, or generate the dataset again"
     )
 
 
-def create_info(folder: Path, info: DatasetInfo) -> None:
+def info_bytes(info: DatasetInfo) -> bytes:
+    """The bytes of `dataset.json`."""
+    return json.dumps(info.model_dump(mode="json"), indent=2).encode()
+
+
+def create_info(store: Store, info: DatasetInfo) -> None:
     """Write `dataset.json` once; the same dataset again is a resume, another one is refused."""
-    data = json.dumps(info.model_dump(mode="json"), indent=2).encode()
-    if not create_file(folder / "dataset.json", data):
-        check_same(folder, info)
+    if not store.create(INFO, info_bytes(info)):
+        check_same(store, read_info(store), info)
 
 
-def check_same(folder: Path, info: DatasetInfo) -> None:
-    """InputError when `folder` holds a dataset made with other settings or another bank than `info`."""
-    old = read_info(folder)
+def check_same(store: Store, old: DatasetInfo, info: DatasetInfo) -> None:
+    """InputError when the dataset there was made with other settings or another bank than `info`."""
     compared = ("config", "bank_fingerprint")
     before, now = ({k: d.model_dump(mode="json")[k] for k in compared} for d in (old, info))
     changed = differences(before, now)
     if changed:
         raise InputError(
-            f"{folder} already holds a dataset made with other settings: {'; '.join(changed)}. "
+            f"{store.url} already holds a dataset made with other settings: {'; '.join(changed)}. "
             "Use the old settings to resume it, or another --out"
         )
 
 
-def compact(folder: Path) -> None:
+def compact(store: Store) -> None:
     """Write the whole manifest into one file, once every shard is committed."""
-    parts = [read_part(folder, shard) for shard in committed_shards(folder)]
-    replace_file(folder / "manifest.parquet", whole_manifest_bytes(parts))
+    write_whole_manifest(store, _parts_in_order(store))
+
+
+def _parts_in_order(store: Store) -> Iterator[tuple[Part, pa.Table]]:
+    return in_threads(lambda shard: read_part(store, shard), committed_shards(store))
+
+
+def relative_place(of: Store, seen_from: Store) -> str:
+    """How one place is written down in a file of another: relative between folders, so that both can move together."""
+    if of.folder is None or seen_from.folder is None:
+        return of.url if of.folder is None else str(of.folder.resolve())
+    return os.path.relpath(of.folder.resolve(), seen_from.folder.resolve())

@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from cyclopts import Parameter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
 
 from pipeline.engine_names import EngineName
 from pipeline.errors import InputError
@@ -38,6 +50,27 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # one word of a SeedSequence: (seed, index) pairs stay distinct
 Edge = Annotated[int, Field(ge=8, le=1024)]
 Shape = tuple[Edge, Edge, Edge]
+WHOLE_CASES = (0, 0, 0)  # the patch shape `full`: every sample is a whole case
+
+
+def _full_or(given: Any, shape: ValidatorFunctionWrapHandler) -> Any:
+    if _is_full(given):
+        return WHOLE_CASES
+    if isinstance(given, list | tuple) and len(given) != 3:
+        raise ValueError(f"give three numbers of voxels, X Y Z, or full; got {' '.join(map(str, given))}")
+    return shape(given)
+
+
+def _is_full(given: Any) -> bool:
+    return given in ("full", ["full"], ("full",), WHOLE_CASES)
+
+
+PatchShape = Annotated[
+    Shape,
+    WrapValidator(_full_or),
+    PlainSerializer(lambda shape: "full" if shape == WHOLE_CASES else list(shape), when_used="json"),
+    Parameter(n_tokens=-1),  # on a command line: three numbers, or `full`
+]
 
 
 class Settings(BaseModel):
@@ -131,14 +164,14 @@ class SplitShare(Settings):
 class GenerateConfig(Settings):
     """Everything that decides the bytes of a dataset, apart from the bank."""
 
-    samples: Count = 1000
+    samples: Annotated[int, Field(ge=1, le=10**9)] = 1000
     """How many samples the whole dataset holds."""
     seed: Seed = 0
     """Decides, with a sample's index, everything about that sample."""
-    patch_shape: Shape = (96, 96, 96)
-    """Voxels (X, Y, Z) at the bank's spacing."""
+    patch_shape: PatchShape = (96, 96, 96)
+    """Voxels (X, Y, Z) at the bank's spacing; or full: whole cases, as the bank has them, cropped to the body."""
     shard_samples: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Samples in one shard, the unit of work and of loss."""
+    """Samples in one shard, the unit of work and of loss; 1 of whole cases."""
     organs: Annotated[tuple[str, ...], Field(min_length=1)] = ("liver",)
     """Organs that are labelled and get tumors."""
     healthy_share: Share = 0.15
@@ -155,9 +188,31 @@ class GenerateConfig(Settings):
     series: SeriesSettings = SeriesSettings()
     without: tuple[str, ...] = ()
     """Steps or parts of them to leave out, for ablations: location, shape, texture, effects, mass_effect, rim, ..."""
-    store: Literal["full"] = "full"
-    """How samples are kept: `full` keeps all pixels."""
+    store: Literal["full", "delta", "recipe"] = "full"
+    """full: all pixels; delta: what differs from the bank case, 1/65 of the bytes; recipe: nothing, made when read."""
     tumors: Tumors = Tumors()
+
+    @property
+    def whole_cases(self) -> bool:
+        """Whether every sample is a whole case instead of a patch."""
+        return self.patch_shape == WHOLE_CASES
+
+    def patch_of(self, case_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The shape of a sample from a case of `case_shape` voxels."""
+        return case_shape if self.whole_cases else self.patch_shape
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_whole_case_a_shard(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and _is_full(given.get("patch_shape")):
+            return {"shard_samples": 1, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _shards_have_a_size(self) -> Self:
+        if self.whole_cases and self.shard_samples != 1:
+            raise ValueError(f"shard_samples {self.shard_samples}: whole cases (patch_shape full) lie one in a shard")
+        return self
 
     @model_validator(mode="after")
     def _generator_makes_sense(self) -> Self:

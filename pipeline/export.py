@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -23,18 +24,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.catalog import Dataset, open_dataset
+from pipeline.catalog import Dataset, DatasetInfo, open_dataset
 from pipeline.config import SPLITS
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import replace_file, writing_to
 from pipeline.organs import CLASS_NAMES
 from pipeline.progress import Progress, size
+from pipeline.reader import SampleReader, column_names, located
+from pipeline.shard import DTYPES
+from pipeline.store import Location, Store
 from pipeline.threads import in_threads
-from pipeline.where import select
+from pipeline.where import chosen
 
 Format = Literal["nifti", "nnunet"]
 ExportSplit = Literal["train", "val", "test", "all"]
 LAST = "dataset.json"
+# What is told of the samples, beside what reading them takes.
+_COLUMNS = ("sample_id", "index", "split", "case_id", "affine", "annotated_classes")
+_GZIPPED = 0.4  # of the bytes of image and label; CT with noise, labels and all
 _NNUNET_FOLDER = re.compile(r"Dataset\d{3}_\w+")
 
 
@@ -57,7 +64,7 @@ class ExportSummary:
 
 
 def export(
-    path: Path,
+    path: Location,
     out: Path,
     format: Format,
     *,
@@ -87,18 +94,16 @@ def export(
 
 
 def _selected(dataset: Dataset, where: str | None, split: ExportSplit, limit: int | None) -> pa.Table:
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit}: must be 1 or more")
-    rows = dataset.manifest if where is None else select(dataset.manifest, where)
-    if split != "all":
-        rows = rows.filter(pc.field("split") == split)
-    if not rows.num_rows:
+    """The rows of the samples to export, with the columns that it takes."""
+    positions = chosen(dataset, where, split, limit)
+    if not positions.size:
         asked = [
             *([f"--where {where!r}"] if where is not None else []),
             *([f"--split {split}"] if split != "all" else []),
         ]
         raise InputError(f"{dataset.path}: no sample to export {'meets ' + ' and '.join(asked) if asked else 'yet'}")
-    return rows.slice(0, limit)
+    names = list(dict.fromkeys([*_COLUMNS, *column_names(dataset)]))
+    return dataset.columns(names).take(pa.array(positions))
 
 
 def _by_split(rows: pa.Table) -> dict[str, int]:
@@ -118,8 +123,8 @@ def _check_empty(out: Path) -> None:
 
 
 def _check_free(out: Path, rows: pa.Table) -> None:
-    """Gzipped, samples take about as many bytes as in a shard."""
-    needed = sum(pc.sum(pc.list_element(rows[name], 1)).as_py() for name in ("image_range", "label_range"))
+    x, y, z = (pc.list_element(rows["shape_vox"], axis).to_numpy().astype(float) for axis in range(3))
+    needed = _GZIPPED * float((x * y * z).sum()) * sum(dtype.itemsize for dtype in DTYPES.values())
     here = out.resolve()
     free = shutil.disk_usage(next(place for place in (here, *here.parents) if place.exists())).free
     if needed > free:
@@ -153,30 +158,45 @@ def _write_samples(dataset: Dataset, rows: pa.Table, out: Path, format: Format, 
     folders = ("imagesTr", "labelsTr") if format == "nnunet" else ()
     for folder in (out, *(out / name for name in folders)):
         folder.mkdir(parents=True, exist_ok=True)
-    ids = _exported_ids(dataset, format)
-
-    def write(index: int) -> None:
-        _write_sample(dataset, index, out, format, ids, again)
-
     progress = Progress(rows.num_rows, "samples exported")
-    for _ in in_threads(write, rows["index"].to_pylist()):
-        progress.advance(1)
+    with contextlib.closing(_Writer(dataset, rows, out, format, again)) as writer:
+        for _ in in_threads(writer.write, range(rows.num_rows)):
+            progress.advance(1)
 
 
-def _write_sample(dataset: Dataset, index: int, out: Path, format: Format, ids: Mapping[int, int], again: str) -> None:
-    from pipeline.volume import write_nifti
+class _Writer:
+    """Writes the samples of `rows` as files, any of them in any thread."""
 
-    sample = dataset.sample(index)
-    affine = np.array(sample.row["affine"], np.float64).reshape(4, 4)
-    label = _with_ids(sample.label, ids, f"{dataset.path}: sample {index}")
-    image_file, label_file = _files(format, sample.row["sample_id"], sample.row["split"])
-    for name, array in ((image_file, sample.image), (label_file, label)):
-        file = out / name
+    def __init__(self, dataset: Dataset, rows: pa.Table, out: Path, format: Format, again: str) -> None:
+        self._dataset, self._rows, self._out, self._format, self._again = dataset, rows, out, format, again
+        self._samples = SampleReader(dataset, located(dataset, rows))
+        self._ids = _exported_ids(dataset, format)
+
+    def write(self, k: int) -> None:
+        """Write the sample of row `k`."""
+        row = self._rows.slice(k, 1).to_pylist()[0]
+        shape = self._dataset.checked_shape(row["shard"], self._samples.rows.shape_of(k))
+        image, label = np.empty(shape, np.int16), np.empty(shape, np.uint8)
+        self._samples.read(k, image, label)
+        label = _with_ids(label, self._ids, f"{self._dataset.path}: sample {row['index']}")
+        affine = np.array(row["affine"], np.float64).reshape(4, 4)
+        image_file, label_file = _files(self._format, row["sample_id"], row["split"])
+        self._write_file(image_file, image, affine)
+        self._write_file(label_file, label, affine)
+
+    def _write_file(self, name: str, array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
+        from pipeline.volume import write_nifti
+
+        file = self._out / name
         file.parent.mkdir(exist_ok=True)
         try:
             write_nifti(file, array, affine)
         except PhantumorError as error:
-            raise PhantumorError(f"{error}. {again}") from error
+            raise PhantumorError(f"{error}. {self._again}") from error
+
+    def close(self) -> None:
+        """Close what was read."""
+        self._samples.close()
 
 
 def _files(format: Format, sample_id: str, split: str) -> tuple[str, str]:
@@ -211,18 +231,28 @@ def _write_documents(
 ) -> None:
     documents = _nnunet_documents(dataset, rows) if format == "nnunet" else _nifti_documents(dataset, rows)
     info = dataset.info
-    documents[LAST] |= {
-        "source": {
-            "dataset": str(dataset.path.resolve()),
-            "seed": info.seed,
-            "config_digest": info.config_digest,
-            "bank_fingerprint": info.bank_fingerprint,
-            "phantumor": info.software.get("phantumor"),
-            **selection,
-        }
-    }
+    documents[LAST] |= {"source": {**_told(dataset.store, info), **selection, **_sources(dataset)}}
     for name in sorted(documents, key=lambda name: name == LAST):
         replace_file(out / name, f"{json.dumps(documents[name], indent=1)}\n".encode())
+
+
+def _told(store: Store, info: DatasetInfo) -> dict[str, object]:
+    """Where a dataset lies and what it was made from."""
+    return {
+        "dataset": str(store.folder.resolve()) if store.folder else store.url,
+        "seed": info.seed,
+        "store": info.config.store,
+        "config_digest": info.config_digest,
+        "bank_fingerprint": info.bank_fingerprint,
+        "phantumor": info.software.get("phantumor"),
+    }
+
+
+def _sources(dataset: Dataset) -> dict[str, object]:
+    """Of a view: the datasets that its samples lie in, and what was added to their indices there."""
+    if not dataset.info.sources:
+        return {}
+    return {"sources": [{**_told(home.store, home.info), "first_index": home.first_index} for home in dataset.homes]}
 
 
 def _nifti_documents(dataset: Dataset, rows: pa.Table) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import InputError, PhantumorError
+
+ASIDE = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of files that are not under their own name yet
 
 
 def sync_folder(folder: Path) -> None:
@@ -64,7 +67,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def writing_to(folder: Path, resume: str) -> Iterator[None]:
+def writing_to(folder: str | os.PathLike[str], resume: str) -> Iterator[None]:
     """Turn disk errors (full, read-only, no permission) below into one message that ends with `resume`."""
     try:
         yield

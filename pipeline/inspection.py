@@ -16,48 +16,71 @@ from pipeline.catalog import Dataset, Sample
 from pipeline.errors import InputError
 from pipeline.files import writing_to
 from pipeline.progress import size
-from pipeline.where import select
+from pipeline.where import columns_named, select
 
+_COLUMNS = ("split", "case_id", "n_tumors")
+_RANGES = ("image_range", "label_range")
+_FACTS = ("organ", "kind", "diameter_mm", "contrast_hu")
 DIAMETER_EDGES_MM = (0.0, 5.0, 10.0, 20.0, 50.0)
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _FIGURE_SAMPLES = 12
 
 
 def tumor_table(manifest: pa.Table) -> pa.Table:
-    """One row a tumor, with the fields of the manifest's `tumors`."""
+    """One row a tumor, with the fields of `tumors` that the manifest's rows were read with."""
     flat = pc.list_flatten(manifest["tumors"].combine_chunks())
     return pa.Table.from_arrays([pc.struct_field(flat, f.name) for f in flat.type], [f.name for f in flat.type])
 
 
 def summarise(dataset: Dataset, where: str | None = None) -> dict[str, Any]:
     """Counts, organs, sizes, contrasts and disk size of a dataset or of a selection, ready for JSON."""
-    manifest = select(dataset.manifest, where) if where is not None else dataset.manifest
-    tumors = tumor_table(manifest)
+    apart = where is not None or bool(dataset.info.sources)  # from what else lies in the shards
+    names = [*_COLUMNS, *(_RANGES if apart else ()), *(f"tumors.{name}" for name in _FACTS)]
+    rows = _read(dataset, where, names)
+    tumors = tumor_table(rows)
     return {
-        "path": str(dataset.path),
+        "path": dataset.path,
         "where": where,
         "complete": dataset.complete,
-        "samples": manifest.num_rows,
-        "planned_samples": dataset.info.config.samples,
+        "samples": rows.num_rows,
+        **_settings(dataset),
         "shards": {"committed": len(dataset.parts), "planned": dataset.info.shards},
-        "patch_shape": list(dataset.info.patch_shape),
-        "spacing_mm": dataset.info.spacing_mm,
-        "classes": dict(dataset.info.classes),
-        "seed": dataset.info.seed,
-        "config_digest": dataset.info.config_digest,
-        "bank_fingerprint": dataset.info.bank_fingerprint,
-        "splits": _counts(manifest["split"]),
-        "cases": _counts(manifest["case_id"]),
-        "healthy_samples": pc.sum(pc.equal(manifest["n_tumors"], 0)).as_py() or 0,
+        "splits": _counts(rows["split"]),
+        "cases": _counts(rows["case_id"]),
+        "healthy_samples": pc.sum(pc.equal(rows["n_tumors"], 0)).as_py() or 0,
         "tumors": tumors.num_rows,
         "organs": _counts(tumors["organ"]),
         "kinds": _counts(tumors["kind"]),
         "diameter_mm": _spread(tumors["diameter_mm"]),
         "diameter_bins": _diameter_bins(tumors["diameter_mm"].to_numpy()),
         "contrast_hu": _spread(tumors["contrast_hu"]),
-        "disk_bytes": _disk_bytes(dataset),
-        "stored_bytes": _stored_bytes(manifest),
+        "disk_bytes": dataset.parts.file_bytes,
+        "stored_bytes": _stored_bytes(rows) if apart else dataset.parts.file_bytes,
     }
+
+
+def _settings(dataset: Dataset) -> dict[str, Any]:
+    """What `dataset.json` tells."""
+    info = dataset.info
+    return {
+        "planned_samples": info.config.samples,
+        "grown": list(info.grown),
+        "sources": [home.store.url for home in dataset.homes] if info.sources else [],
+        "store": info.config.store,
+        "patch_shape": None if info.config.whole_cases else list(info.patch_shape),
+        "spacing_mm": info.spacing_mm,
+        "classes": dict(info.classes),
+        "seed": info.seed,
+        "config_digest": info.config_digest,
+        "bank_fingerprint": info.bank_fingerprint,
+    }
+
+
+def _read(dataset: Dataset, where: str | None, columns: Sequence[str]) -> pa.Table:
+    """These columns of all rows, or of those that meet `where`."""
+    if where is None:
+        return dataset.columns(columns)
+    return select(dataset.columns(list(dict.fromkeys([*columns, *columns_named(where)]))), where)
 
 
 def _counts(column: Any) -> dict[str, int]:
@@ -82,24 +105,22 @@ def _diameter_bins(values: npt.NDArray[np.float64]) -> dict[str, int]:
     return {name: int(count) for name, count in zip(names, counts, strict=True)}
 
 
-def _disk_bytes(dataset: Dataset) -> int:
-    """Bytes of all committed shard objects, as their parts say."""
-    return sum(file.size for part in dataset.parts.values() for file in part.files)
-
-
 def _stored_bytes(manifest: pa.Table) -> int:
-    lengths = (pc.list_element(manifest[name], 1) for name in ("image_range", "label_range"))
+    """Bytes of the samples in their shard objects; recipes have none."""
+    lengths = (pc.list_element(manifest[name], 1) for name in _RANGES)
     return sum(pc.sum(column).as_py() or 0 for column in lengths)
 
 
 def describe(summary: Mapping[str, Any]) -> list[str]:
     """The summary as lines for people."""
-    shards = summary["shards"]
+    shards, shape = summary["shards"], summary["patch_shape"]
     state = "complete" if summary["complete"] else f"{shards['committed']} of {shards['planned']} shards committed"
-    shape = "x".join(map(str, summary["patch_shape"]))
+    what = f"samples of {'x'.join(map(str, shape))} voxels" if shape else "whole cases"
     lines = [
-        f"{summary['path']}: {summary['samples']} samples of {shape} voxels at {summary['spacing_mm']:g} mm, {state}",
+        f"{summary['path']}: {summary['samples']} {what} at {summary['spacing_mm']:g} mm, {state}",
         *([f"where      {summary['where']}"] if summary["where"] else []),
+        *([f"view of    {', '.join(summary['sources'])}"] if summary["sources"] else []),
+        *([_growth_line(summary)] if summary["grown"] else []),
         f"splits     {_listing(summary['splits'])}",
         f"cases      {_listing(summary['cases'])}",
         f"classes    {', '.join(f'{number} {name}' for name, number in summary['classes'].items())}",
@@ -111,11 +132,20 @@ def describe(summary: Mapping[str, Any]) -> list[str]:
             f"diameter   {_range_line(summary['diameter_mm'], 'mm')}; {_listing(summary['diameter_bins'])}",
             f"contrast   {_range_line(summary['contrast_hu'], 'HU')}",
         ]
-    per_sample = summary["stored_bytes"] / max(1, summary["samples"])
-    lines.append(
-        f"disk       {size(summary['disk_bytes'])} in {shards['committed']} shards, {size(per_sample)} a sample"
-    )
-    return lines
+    return [*lines, f"disk       {_disk_line(summary)}"]
+
+
+def _growth_line(summary: Mapping[str, Any]) -> str:
+    steps = ", then ".join(map(str, [*summary["grown"], summary["planned_samples"]]))
+    return f"grown      made with {steps} samples"
+
+
+def _disk_line(summary: Mapping[str, Any]) -> str:
+    if summary["store"] == "recipe":
+        return "store recipe: no pixels, samples are made when they are read"
+    per_sample = size(summary["stored_bytes"] / max(1, summary["samples"]))
+    held = f"{size(summary['disk_bytes'])} in {summary['shards']['committed']} shards"
+    return f"store {summary['store']}: {held}{' of the sources' if summary['sources'] else ''}, {per_sample} a sample"
 
 
 def _listing(counts: Mapping[str, int], most: int = 8) -> str:
@@ -137,7 +167,7 @@ def parse_sample(dataset: Dataset, text: str) -> int:
     if not digits.isdecimal() or len(digits) > 18:  # int64
         raise InputError(f"--sample {text!r}: give an index such as 42 or an id such as s000000042")
     index = int(digits)
-    dataset.row(index)
+    dataset.position(index)
     return index
 
 
@@ -183,14 +213,13 @@ def _vessel(distance_mm: float | None) -> str:
 
 def write_figures(dataset: Dataset, folder: Path, where: str | None = None) -> list[Path]:
     """Histograms of diameter and contrast, and a sheet of sample pictures, as PNG files."""
-    manifest = select(dataset.manifest, where) if where is not None else dataset.manifest
-    tumors = tumor_table(manifest)
+    rows = _read(dataset, where, ["index", *(f"tumors.{name}" for name in _FACTS)])
     with writing_to(folder, "Choose another --figures"):
         folder.mkdir(parents=True, exist_ok=True)
-        return _save_figures(dataset, manifest, tumors, folder)
+        return _save_figures(dataset, rows, tumor_table(rows), folder)
 
 
-def _save_figures(dataset: Dataset, manifest: pa.Table, tumors: pa.Table, folder: Path) -> list[Path]:
+def _save_figures(dataset: Dataset, rows: pa.Table, tumors: pa.Table, folder: Path) -> list[Path]:
     from pipeline.figures import grid_figure, histogram_figure, save_png
 
     written = []
@@ -200,7 +229,7 @@ def _save_figures(dataset: Dataset, manifest: pa.Table, tumors: pa.Table, folder
             label = f"measured {name} ({unit})"
             figure = histogram_figure(tumors[field].to_numpy(), xlabel=label, ylabel="tumors", title=f"Tumor {name}")
             written.append(save_png(figure, folder / f"{name}.png"))
-    pictures = [_picture(dataset.sample(index)) for index in manifest["index"].to_pylist()[:_FIGURE_SAMPLES]]
+    pictures = [_picture(dataset.sample(index)) for index in rows["index"][:_FIGURE_SAMPLES].to_pylist()]
     if pictures:
         written.append(save_png(grid_figure(pictures, columns=4), folder / "samples.png"))
     return written

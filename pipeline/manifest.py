@@ -6,23 +6,25 @@ files. It is created last and only once: that it exists means that the shard is 
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.files import create_file
-from pipeline.shard import DTYPES, FileDigest, object_path
+from pipeline.parts import ATTEMPT, Part, Parts
+from pipeline.store import Store
 
-SCHEMA_VERSION = 2
+__all__ = ["Part", "Parts"]  # beside what is defined here
+
+SCHEMA_VERSION = 3
+WHOLE = "manifest.parquet"
 _PART_KEY = b"phantumor.part"
 _PARTS_KEY = b"phantumor.parts"
 _VERSION_KEY = b"phantumor.manifest_version"
@@ -59,13 +61,14 @@ SCHEMA = pa.schema(
         ("row", pa.int32()),  # within the shard
         ("organs", pa.list_(pa.string())),  # labelled organs with voxels in the patch
         ("spacing_mm", pa.float64()),
+        ("shape_vox", _VOXEL),  # of the patch
         ("origin_vox", _VOXEL),  # of the patch in the bank case; negative where padded with air
         ("affine", pa.list_(pa.float64(), 16)),  # patch voxel to RAS mm, row by row
         ("n_tumors", pa.int32()),
         ("tumor_voxels", pa.int64()),
         ("image_crc32c", pa.uint32()),  # of the pixels (C order, little endian), not of the encoded chunk
         ("label_crc32c", pa.uint32()),
-        ("image_range", _RANGE),  # byte offset and length of the encoded chunk in the shard object
+        ("image_range", _RANGE),  # byte offset and length of the encoded chunk in the shard object; null of a recipe
         ("label_range", _RANGE),
         ("annotated_classes", pa.list_(pa.uint8())),
         ("series_id", pa.int64()),  # samples of one series show the same lesions; null without series
@@ -76,39 +79,14 @@ SCHEMA = pa.schema(
     ],
     metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()},
 )
-OPTIONAL = frozenset({"series_id", "time_days"})  # columns that rows may have no value in
-_OBJECTS = tuple(object_path(name) for name in DTYPES)
-_ATTEMPT = re.compile(r"[0-9a-f]{8,32}")
-SHARD_FOLDER = re.compile(rf"\d{{6,}}-{_ATTEMPT.pattern}\.zarr")
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a part file says of its shard beside the rows."""
-
-    shard: int
-    attempt: str
-    files: tuple[FileDigest, ...]
-    config_digest: str
-    timings_s: Mapping[str, float]
-    host: str
-    versions: Mapping[str, str]
-
-    def __post_init__(self) -> None:
-        if not _ATTEMPT.fullmatch(self.attempt):  # it becomes part of a path
-            raise ValueError(f"attempt {self.attempt!r} is not a hexadecimal name")
-        outside = [file.path for file in self.files if file.path not in _OBJECTS]
-        if outside:
-            raise ValueError(f"files {outside} are not shard objects ({', '.join(_OBJECTS)})")
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_json(document: Mapping[str, Any]) -> Part:
-        fields = dict(document)
-        fields["files"] = tuple(FileDigest(**file) for file in fields["files"])
-        return Part(**fields)
+OPTIONAL = frozenset({"series_id", "time_days", "image_range", "label_range"})  # columns that rows may have no value in
+# What a file of rows may claim of itself, before any of it is read into memory: it may come from anybody.
+MOST_PART_ROWS = 4096  # as the settings allow for a shard
+MOST_ROWS = 10**9
+_MOST_VALUES = 1024  # of a column, for each row: 20 tumors have boxes of 6 numbers each
+_MOST_BYTES = 1 << 16  # of a column, for each row: a spec with 20 tumors takes less than half
+_T = TypeVar("_T")
+SHARD_FOLDER = re.compile(rf"\d{{6,}}-{ATTEMPT.pattern}\.zarr")
 
 
 def sample_id(index: int) -> str:
@@ -126,79 +104,225 @@ def part_name(shard: int) -> str:
     return f"manifest/{shard:06d}.parquet"
 
 
-def _parquet_bytes(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)  # a flipped bit must not be silent
-    return sink.getvalue()
-
-
-def commit_part(dataset: Path, part: Part, rows: Sequence[Mapping[str, Any]]) -> bool:
+def commit_part(dataset: Store, part: Part, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Create the part file of a shard: the commit. False when another attempt was first."""
     unknown = sorted(set().union(*rows) - set(SCHEMA.names))
     if unknown:  # Arrow would drop them
         raise ValueError(f"shard {part.shard}: rows with columns that the manifest does not have: {unknown}")
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
     table = table.replace_schema_metadata({**SCHEMA.metadata, _PART_KEY: json.dumps(part.to_json()).encode()})
-    return create_file(dataset / part_name(part.shard), _parquet_bytes(table))
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)  # a flipped bit must not be silent
+    return dataset.create(part_name(part.shard), sink.getvalue())
 
 
-def committed_shards(dataset: Path) -> list[int]:
+def committed_shards(dataset: Store) -> list[int]:
     """Numbers of the committed shards, ascending, from the names of the part files alone."""
-    names = (path.name for path in (dataset / "manifest").glob("*.parquet"))
-    return sorted(int(name.removesuffix(".parquet")) for name in names if re.fullmatch(r"\d{6,}\.parquet", name))
+    return sorted(commit_times(dataset))
 
 
-def _read(path: Path, remedy: str) -> pa.Table:
-    try:
-        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a readable manifest file ({error}). {remedy}") from error
-    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
-    if version != str(SCHEMA_VERSION):
-        raise InputError(f"{path}: manifest version {version}, this phantumor reads version {SCHEMA_VERSION}. {_OTHER}")
-    if not table.schema.equals(SCHEMA):
-        raise InputError(f"{path}: its columns are not those of manifest version {SCHEMA_VERSION}. {remedy}")
-    return table
+def commit_times(dataset: Store) -> dict[int, float]:
+    """When each committed shard was committed, seconds since 1970."""
+    found = ((_PART_NAME.fullmatch(entry.key), entry.modified) for entry in dataset.entries("manifest"))
+    return {int(match[1]): modified for match, modified in found if match}
 
 
+_PART_NAME = re.compile(r"manifest/(\d{6,})\.parquet")
 _OTHER = "Read it with the phantumor that made it, or `phantumor generate` the dataset again"
 _REWRITE = "Remove this file; the next `phantumor generate` with the same settings writes it again from the parts"
+_REVIEW = "Remove the view and make it again: `phantumor select` or `phantumor merge`"
+_FOREIGN = "phantumor does not write such files; get the dataset again from where it came from"
 _REMAKE = "Remove this file and run the same `phantumor generate` command again to remake its shard"
 
 
-def _metadata(table: pa.Table, key: bytes, path: Path) -> Any:
-    try:
-        return json.loads(table.schema.metadata[key])
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: its Parquet metadata lacks {key.decode()!r}. {_REMAKE}") from error
+class ManifestFile:
+    """One Parquet file of rows, checked: `columns` reads no more than asked for. Open only while it reads."""
+
+    def __init__(self, dataset: Store, key: str, remedy: str) -> None:
+        self._store, self._key = dataset, key
+        self._where, self._remedy = f"{dataset.url}/{key}", remedy
+        self._footer: Any = None  # read once
+        with self._opened() as file:
+            self._footer = file.metadata
+            schema = file.schema_arrow
+        self._check_schema(schema)
+        self._check_claims(MOST_ROWS if key == WHOLE else MOST_PART_ROWS)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        with _Unreadable(self._where, self._remedy), self._source() as source:
+            yield pq.ParquetFile(source, metadata=self._footer, page_checksum_verification=True)
+
+    def _source(self) -> Any:
+        if self._key != WHOLE:
+            return io.BytesIO(self._store.read(self._key))  # a part is small: one request gets it
+        folder = self._store.folder
+        return self._store.open(self._key) if folder is None else pa.OSFile(str(folder / self._key))
+
+    @property
+    def _threads(self) -> bool:
+        """Whether Arrow's threads may read: they outlive a read, and a Python file that one of them still holds when
+        the interpreter ends aborts the process."""
+        return self._key == WHOLE and self._store.folder is not None
+
+    def _check_schema(self, schema: pa.Schema) -> None:
+        version = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
+        if version != str(SCHEMA_VERSION):
+            raise InputError(
+                f"{self._where}: manifest version {version}, this phantumor reads version {SCHEMA_VERSION}. {_OTHER}"
+            )
+        if not schema.equals(SCHEMA):
+            raise InputError(
+                f"{self._where}: its columns are not those of manifest version {SCHEMA_VERSION}. {self._remedy}"
+            )
+
+    def _check_claims(self, most_rows: int) -> None:
+        """Refuse a file whose rows would fill the memory."""
+        metadata = self._footer
+        groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+        if not 0 <= metadata.num_rows <= most_rows or sum(group.num_rows for group in groups) != metadata.num_rows:
+            claim = f"{metadata.num_rows} rows, at most {most_rows} make sense"
+            raise InputError(f"{self._where}: claims {claim}. {_FOREIGN}")
+        for group in groups:
+            for column in (group.column(k) for k in range(group.num_columns)):
+                values, held = column.num_values, column.total_uncompressed_size
+                most = (_MOST_VALUES * group.num_rows, _MOST_BYTES * (group.num_rows + 16))
+                if not 0 <= values <= most[0] or not 0 <= held <= most[1]:
+                    raise InputError(
+                        f"{self._where}: column {column.path_in_schema} claims {values} values in {held} bytes for "
+                        f"{group.num_rows} rows, more than {most[0]} in {most[1]} make no sense. {_FOREIGN}"
+                    )
+
+    @property
+    def rows(self) -> int:
+        return int(self._footer.num_rows)
+
+    def batches(self, rows: int = 4096) -> Iterator[pa.Table]:
+        """All rows with all columns, a few at a time, for a file that is larger than the memory."""
+        with self._opened() as file:
+            for batch in file.iter_batches(rows, use_threads=self._threads):
+                yield pa.Table.from_batches([batch]).replace_schema_metadata(SCHEMA.metadata)
+
+    def columns(self, names: Sequence[str] | None = None) -> pa.Table:
+        """All rows; all columns, or these. A field of `tumors` is named `tumors.kind`."""
+        inside = None if names is None else [_leaf(name) for name in names]
+        with self._opened() as file:
+            return file.read(inside, use_threads=self._threads).replace_schema_metadata(SCHEMA.metadata)
+
+    def row(self, number: int) -> dict[str, Any]:
+        """One row, without reading the others' pages beyond its row group."""
+        for group in range(self._footer.num_row_groups):
+            held = self._footer.row_group(group).num_rows
+            if number < held:
+                with self._opened() as file:
+                    found: dict[str, Any] = (
+                        file.read_row_group(group, use_threads=False).slice(number, 1).to_pylist()[0]
+                    )
+                    return found
+            number -= held
+        raise IndexError(number)
+
+    def part(self) -> Part:
+        """What a part file says of its shard."""
+        return self._parsed(Part.from_json, self._metadata(_PART_KEY, json.loads))
+
+    def parts(self) -> Parts:
+        """What the whole manifest says of its shards, by shard."""
+        return self._parsed(Parts.unpack, self._metadata(_PARTS_KEY, bytes))
+
+    def _metadata(self, key: bytes, read: Callable[[bytes], Any]) -> Any:
+        try:
+            return read(self._footer.metadata[key])
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"{self._where}: its Parquet metadata lacks {key.decode()!r}. {self._remedy}") from error
+
+    def _parsed(self, parse: Callable[[Any], _T], document: Any) -> _T:
+        try:
+            return parse(document)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise InputError(f"{self._where}: broken shard provenance ({error}). {self._remedy}") from error
 
 
-def read_part(dataset: Path, shard: int) -> tuple[Part, pa.Table]:
+def _leaf(name: str) -> str:
+    """The Parquet path of a column or of a tumor's field."""
+    column, _, field = name.partition(".")
+    return f"{column}.list.element.{field}" if field else column
+
+
+class _Unreadable:
+    """One InputError for whatever goes wrong while a manifest file is read."""
+
+    def __init__(self, where: str, remedy: str) -> None:
+        self._where, self._remedy = where, remedy
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError | ValueError | pa.ArrowException) and not isinstance(error, InputError):
+            raise InputError(f"{self._where}: not a readable manifest file ({error}). {self._remedy}") from error
+
+
+def read_part(dataset: Store, shard: int) -> tuple[Part, pa.Table]:
     """Rows and provenance of one committed shard."""
-    path = dataset / part_name(shard)
-    table = _read(path, _REMAKE)
-    part = _parse_part(_metadata(table, _PART_KEY, path), path)
-    if part.shard != shard:
-        raise InputError(f"{path}: holds the rows of shard {part.shard}. {_REMAKE}")
-    return part, table.replace_schema_metadata(SCHEMA.metadata)
+    file = open_part(dataset, shard)
+    return file.part(), file.columns()
 
 
-def _parse_part(document: Any, path: Path) -> Part:
-    try:
-        return Part.from_json(document)
-    except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: broken shard provenance ({error}). {_REMAKE}") from error
+def open_part(dataset: Store, shard: int) -> ManifestFile:
+    """The part file of a committed shard, known to be of this shard."""
+    file = ManifestFile(dataset, part_name(shard), _REMAKE)
+    found = file.part().shard
+    if found != shard:
+        raise InputError(f"{dataset.url}/{part_name(shard)}: holds the rows of shard {found}. {_REMAKE}")
+    return file
 
 
-def whole_manifest_bytes(parts: Sequence[tuple[Part, pa.Table]]) -> bytes:
-    """The bytes of `manifest.parquet`: all parts in shard order, their provenance in the metadata."""
-    table = pa.concat_tables([rows for _, rows in parts]) if parts else SCHEMA.empty_table()
-    provenance = json.dumps([part.to_json() for part, _ in parts]).encode()
-    return _parquet_bytes(table.replace_schema_metadata({**SCHEMA.metadata, _PARTS_KEY: provenance}))
+def open_whole(dataset: Store, view: bool = False) -> ManifestFile:
+    """The whole manifest, of a dataset or of a view: all rows in the order they were written, by shard, by row."""
+    return ManifestFile(dataset, WHOLE, _REVIEW if view else _REWRITE)
 
 
-def read_whole_manifest(path: Path) -> tuple[dict[int, Part], pa.Table]:
-    """Provenance by shard, and all rows in the order they were written: by shard, by row."""
-    table = _read(path, _REWRITE)
-    parts = [_parse_part(document, path) for document in _metadata(table, _PARTS_KEY, path)]
-    return {part.shard: part for part in parts}, table.replace_schema_metadata(SCHEMA.metadata)
+def read_whole_manifest(dataset: Store) -> tuple[Parts, pa.Table]:
+    """Provenance by shard, and all rows, of the whole manifest."""
+    file = open_whole(dataset)
+    return file.parts(), file.columns()
+
+
+def write_whole_manifest(dataset: Store, pieces: Iterable[tuple[Part, pa.Table]]) -> None:
+    """Write `manifest.parquet` from parts in shard order, a row group at a time."""
+    parts: list[Part] = []
+
+    def tables() -> Iterator[pa.Table]:
+        for part, rows in pieces:
+            parts.append(part)
+            yield rows
+
+    write_rows(dataset, tables(), lambda: Parts.of(parts))
+
+
+def write_rows(dataset: Store, tables: Iterable[pa.Table], parts: Callable[[], Parts]) -> None:
+    """Write `manifest.parquet` from tables of rows, a row group at a time; `parts` is asked when they are through."""
+    with tempfile.TemporaryFile() as file:
+        with pq.ParquetWriter(file, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+            for rows in _grouped(tables):
+                writer.write_table(rows, row_group_size=rows.num_rows)
+            writer.add_key_value_metadata({_PARTS_KEY.decode(): parts().pack().decode()})
+        file.seek(0)
+        dataset.replace(WHOLE, file.read())
+
+
+# Of a row group: reading one row decodes one group (13 ms), reading a column of a million rows visits all (50 ms).
+_GROUP_ROWS = 4096
+
+
+def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows in tables of about `_GROUP_ROWS`."""
+    waiting: list[pa.Table] = []
+    for rows in tables:
+        waiting.append(rows)
+        if sum(table.num_rows for table in waiting) >= _GROUP_ROWS:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()

@@ -19,6 +19,7 @@ from pipeline.intake import read_case, source_digests
 from pipeline.organs import LabelMap, label_map
 from pipeline.progress import duration
 from pipeline.sources import CaseSource, Found, check_ids, find_cases
+from pipeline.store import Location
 
 SPLIT_CHOICES = ("auto", "train", "val", "test")
 PREPARE_VERSION = 1  # raised when the same files give other arrays, so that old cases are not taken for new ones
@@ -26,7 +27,7 @@ PREPARE_VERSION = 1  # raised when the same files give other arrays, so that old
 
 def prepare(
     sources: Sequence[Path],
-    out: Path,
+    out: Location,
     *,
     image: Path | None = None,
     mask: Path | None = None,

@@ -20,6 +20,7 @@ from pipeline.grid import Index3, crop, index3, shifted_affine
 from pipeline.measure import measure_sample
 from pipeline.presets import PresetSet, preset_of
 from pipeline.spec import SampleSpec, TumorSpec, check_bank, draw_sample
+from pipeline.store import Location
 from pipeline.synthesis import Rendered, render
 
 _EDGE_MM = 160.0  # of the patch, where the case is that large
@@ -234,7 +235,7 @@ def _extent(made: Preview) -> list[npt.NDArray[np.intp]]:
     return [np.flatnonzero(made.frames[-1].shown.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
 
 
-def preview(bank_path: Path, out: Path, wish: Wish) -> tuple[list[Path], list[str]]:
+def preview(bank_path: Location, out: Path, wish: Wish) -> tuple[list[Path], list[str]]:
     """Write a preview: the files written, and for a series one line on each time.
 
     FILE.png is a picture. FILE.nii.gz gets FILE_healthy and FILE_label beside it; a series FILE_healthy, and for each

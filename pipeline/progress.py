@@ -37,6 +37,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._started = self._shown = time.monotonic()
         self._terminal = self._stream.isatty()
+        self._open_line = False
 
     def advance(self, count: int, note: str = "") -> None:
         """Count finished units and show the line when it is due."""
@@ -53,6 +54,14 @@ class Progress:
         ending = f", {duration(left)} left" if 0 < left < float("inf") else ""
         line = f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s{ending}{note}"
         self._stream.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
-        if self._terminal and self._done >= self._total:
-            self._stream.write("\n")
+        self._open_line = self._terminal
+        if self._done >= self._total:
+            self.end()
         self._stream.flush()
+
+    def end(self) -> None:
+        """Leave the rewritten line behind, also when the work stopped before its end. Harmless twice."""
+        if self._open_line:
+            self._open_line = False
+            self._stream.write("\n")
+            self._stream.flush()

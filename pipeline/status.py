@@ -2,59 +2,102 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import islice, pairwise
 from typing import Any
 
-from pipeline.catalog import read_info
-from pipeline.manifest import SHARD_FOLDER, committed_shards, part_name
+from pipeline.catalog import DatasetInfo, read_info
+from pipeline.manifest import SHARD_FOLDER, commit_times
 from pipeline.progress import duration
+from pipeline.store import Location, Store, open_store
 
 _RECENT_SHARDS = 20
+_MOST_RUNNING = 64
+_FAILURE = re.compile(r"failures/(\d{6,})\.json")
+_RUN_FACTS = (
+    *("run", "user", "host", "executor", "started", "updated", "ended", "outcome", "reason"),
+    *("samples_per_s", "mb_per_s", "retries", "backups", "failed_attempts"),
+)
 
 
-def dataset_status(folder: Path) -> dict[str, Any]:
+def dataset_status(place: Location) -> dict[str, Any]:
     """Committed and planned shards and samples, rate over the latest commits, time left; ready for JSON."""
-    info = read_info(folder)
-    committed = committed_shards(folder)
+    store = open_store(place)
+    info, times = read_info(store), commit_times(store)
+    committed = sorted(times)
     config = info.config
-    last = config.samples - (info.shards - 1) * config.shard_samples
-    samples = sum(last if shard == info.shards - 1 else config.shard_samples for shard in committed)
-    rate = _recent_rate(folder, committed, config.shard_samples)
+    samples = samples_in(info, committed)
+    rate = _recent_rate(sorted(times.values()), config.shard_samples)
     left = config.samples - samples
     return {
-        "path": str(folder),
+        "path": store.url,
         "shards": {"committed": len(committed), "planned": info.shards},
         "samples": {"committed": samples, "planned": config.samples},
         "complete": len(committed) == info.shards,
         "samples_per_second": rate,
         "seconds_left": left / rate if rate and left else (0.0 if not left else None),
-        "seconds_since_last_commit": _age(folder, committed),
-        "unfinished_attempts": _unfinished(folder, committed),
+        "seconds_since_last_commit": max(0.0, time.time() - max(times.values())) if times else None,
+        "unfinished_attempts": _unfinished(store, committed),
+        "running": _running(store),
+        "failed_shards": _failed(store),
+        "last_run": _last_run(store),
     }
 
 
-def _times(folder: Path, shards: list[int]) -> list[float]:
-    return sorted((folder / part_name(shard)).stat().st_mtime for shard in shards)
+def _running(store: Store) -> list[dict[str, Any]]:
+    """The start records of attempts that have not ended: at work now, or killed without a word."""
+    records = []
+    for entry in islice(store.entries("running"), _MOST_RUNNING):
+        with suppress(OSError, ValueError):  # ended, or being written, just now
+            found = json.loads(store.read(entry.key))
+            since = {"seconds": max(0.0, time.time() - entry.modified)}
+            records.append({name: found[name] for name in ("shard", "host", "pid") if name in found} | since)
+    return records
 
 
-def _recent_rate(folder: Path, committed: list[int], shard_samples: int) -> float | None:
-    """Samples per second between the latest commits; None before there are two."""
-    times = _times(folder, committed)[-_RECENT_SHARDS:]
-    if len(times) < 2 or times[-1] <= times[0]:
+def _failed(store: Store) -> list[int]:
+    """Shards that were given up, see `failures/`."""
+    names = (_FAILURE.fullmatch(entry.key) for entry in store.entries("failures"))
+    return [int(name[1]) for name in names if name]
+
+
+def _last_run(store: Store) -> dict[str, Any] | None:
+    """Who made it go on last, and how that went."""
+    runs = store.groups("runs")
+    if not runs:
         return None
-    return (len(times) - 1) * shard_samples / (times[-1] - times[0])
+    found: dict[str, Any] = {"run": runs[-1]}
+    for name in ("run.json", "progress.json"):
+        with suppress(OSError, ValueError):
+            found |= json.loads(store.read(f"runs/{runs[-1]}/{name}"))
+    return {name: found.get(name) for name in _RUN_FACTS}
 
 
-def _age(folder: Path, committed: list[int]) -> float | None:
-    times = _times(folder, committed)
-    return max(0.0, time.time() - times[-1]) if times else None
+def samples_in(info: DatasetInfo, committed: Sequence[int]) -> int:
+    """How many samples these shards hold: each is full but for the last one before each growth."""
+    done, samples, shard = set(committed), len(committed) * info.config.shard_samples, 0
+    totals = (0, *info.grown, info.config.samples)
+    for first, end in pairwise(totals):
+        shard += -(-(end - first) // info.config.shard_samples)
+        samples -= -(end - first) % info.config.shard_samples if shard - 1 in done else 0
+    return samples
 
 
-def _unfinished(folder: Path, committed: list[int]) -> int:
+def _recent_rate(times: Sequence[float], shard_samples: int) -> float | None:
+    """Samples per second between the latest commits; None before there are two."""
+    recent = times[-_RECENT_SHARDS:]
+    if len(recent) < 2 or recent[-1] <= recent[0]:
+        return None
+    return (len(recent) - 1) * shard_samples / (recent[-1] - recent[0])
+
+
+def _unfinished(store: Store, committed: Sequence[int]) -> int:
     """Attempts that are no commit: being written now, or left by a killed worker."""
-    attempts = [path for path in (folder / "shards").glob("*.zarr") if SHARD_FOLDER.fullmatch(path.name)]
+    attempts = [name for name in store.groups("shards") if SHARD_FOLDER.fullmatch(name)]
     return max(0, len(attempts) - len(committed))
 
 
@@ -76,5 +119,29 @@ def describe_status(status: Mapping[str, Any]) -> list[str]:
         )
     if status["seconds_since_last_commit"] is not None:
         lines.append(f"last commit {duration(status['seconds_since_last_commit'])} ago")
+    lines += _run_lines(status)
     lines.append(f"{status['unfinished_attempts']} unfinished attempts; the same generate command resumes")
+    return lines
+
+
+def _run_lines(status: Mapping[str, Any]) -> list[str]:
+    lines = []
+    run, running, failed = status["last_run"], status["running"], status["failed_shards"]
+    if run:
+        state = (
+            f"ended {run['ended']}: {run['outcome']}"
+            if run["ended"]
+            else f"last heard of {run['updated'] or run['started']}"
+        )
+        lines.append(f"run {run['run']} by {run['user']} on {run['host']} ({run['executor']}), {state}")
+    if running:
+        hosts = sorted({str(record.get("host")) for record in running})
+        longest = max(record["seconds"] for record in running)
+        more = " or more" if len(running) == _MOST_RUNNING else ""
+        lines.append(
+            f"{len(running)}{more} shards being made on {', '.join(hosts[:8])}, the longest for {duration(longest)}"
+        )
+    if failed:
+        shown = ", ".join(map(str, failed[:8])) + (", ..." if len(failed) > 8 else "")
+        lines.append(f"{len(failed)} shards failed ({shown}): failures/ tells why, generate --retry-failed tries again")
     return lines

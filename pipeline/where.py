@@ -9,15 +9,20 @@ from __future__ import annotations
 import ast
 import re
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
 from pipeline.manifest import SCHEMA, TUMOR_TYPE
 
+if TYPE_CHECKING:
+    from pipeline.catalog import Dataset
+
+Positions = npt.NDArray[np.int64]  # of rows in a manifest, ascending
 _TUMOR_FIELDS = tuple(field.name for field in TUMOR_TYPE)
 _SAMPLE_COLUMNS = tuple(
     field.name for field in SCHEMA if not pa.types.is_list(field.type) and not pa.types.is_fixed_size_list(field.type)
@@ -39,16 +44,51 @@ _TOKEN = re.compile(
 
 def select(table: pa.Table, expression: str) -> pa.Table:
     """The rows of a manifest that meet an expression."""
-    tree = _parse(expression)
+    tree, names = _parse(expression)
+    return table.take(pa.array(_matching(table, tree, names, expression)))
+
+
+def chosen(dataset: Dataset, where: str | None = None, split: str = "all", limit: int | None = None) -> Positions:
+    """Which rows of a dataset's manifest meet `where` and are of the split, of these the first `limit`.
+
+    Reads the columns that this takes, and no others.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: must be 1 or more")
+    found = np.arange(dataset.rows) if where is None else positions(dataset, where)
+    if split != "all":
+        of_split = pc.fill_null(pc.equal(dataset.columns(["split"])["split"], split), False)
+        found = found[of_split.to_numpy()[found]]
+    return found[:limit]
+
+
+def positions(dataset: Dataset, expression: str) -> Positions:
+    """Which rows of a dataset's manifest meet an expression."""
+    tree, names = _parse(expression)
+    return _matching(dataset.columns(columns_named(expression)), tree, names, expression)
+
+
+def columns_named(expression: str) -> list[str]:
+    """The columns that an expression needs, as `Dataset.columns` takes them."""
+    return [f"tumors.{name}" if name in _TUMOR_FIELDS else name for name in sorted(_parse(expression)[1])]
+
+
+def _matching(table: pa.Table, tree: ast.expr, names: set[str], expression: str) -> Positions:
+    if names & set(_TUMOR_FIELDS):
+        return _samples_with_matching_tumor(table, tree, names, expression)
+    mask = _evaluate(tree, {name: table[name] for name in names}, expression)
+    return np.flatnonzero(pc.fill_null(mask, False).to_numpy())
+
+
+def _parse(expression: str) -> tuple[ast.expr, set[str]]:
+    """The expression as a tree, and the columns that it names."""
+    tree = _tree(expression)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     _check_names(names, expression)
-    if names & set(_TUMOR_FIELDS):
-        return table.take(pa.array(_samples_with_matching_tumor(table, tree, names, expression)))
-    mask = _evaluate(tree, {name: table[name] for name in names}, expression)
-    return table.filter(mask)
+    return tree, names
 
 
-def _parse(expression: str) -> ast.expr:
+def _tree(expression: str) -> ast.expr:
     if len(expression) > _MAX_LENGTH:
         raise InputError(f"--where is {len(expression)} characters long; {_MAX_LENGTH} are allowed")
     python = _TOKEN.sub(lambda m: m.group(1) or (m.group(2) or "==").lower(), expression)
@@ -84,7 +124,7 @@ def _check_names(names: set[str], expression: str) -> None:
         raise _bad(expression, "it names no column")
 
 
-def _samples_with_matching_tumor(table: pa.Table, tree: ast.expr, names: set[str], expression: str) -> Any:
+def _samples_with_matching_tumor(table: pa.Table, tree: ast.expr, names: set[str], expression: str) -> Positions:
     tumors = table["tumors"].combine_chunks()
     parents = pc.list_parent_indices(tumors)
     flat = pc.list_flatten(tumors)
@@ -93,7 +133,8 @@ def _samples_with_matching_tumor(table: pa.Table, tree: ast.expr, names: set[str
         for name in names
     }
     mask = _evaluate(tree, columns, expression)
-    return np.unique(parents.filter(mask).to_numpy(zero_copy_only=False))
+    found: Positions = np.unique(parents.filter(mask).to_numpy(zero_copy_only=False)).astype(np.int64)
+    return found
 
 
 def _evaluate(node: ast.expr, columns: dict[str, Any], expression: str) -> Any:

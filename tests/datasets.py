@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 
-from pipeline.catalog import Dataset, DatasetInfo, compact, create_info, dataset_classes, open_dataset
+from pipeline.catalog import (
+    Dataset,
+    DatasetInfo,
+    compact,
+    create_info,
+    dataset_classes,
+    open_dataset,
+    recipe_digest,
+)
 from pipeline.config import GenerateConfig
 from pipeline.manifest import Part, commit_part, sample_id, shard_name
 from pipeline.shard import ShardWriter, array_crc32c
+from pipeline.store import Location, Store, open_store
 
 Shape = tuple[int, int, int]
 LIVER, TUMOR = 1, 2
@@ -24,18 +36,49 @@ CASES = (("case-a", "train"), ("case-b", "train"), ("case-c", "train"), ("case-d
 
 
 def make_dataset(
-    folder: Path, samples: int = 10, patch_shape: Shape = (16, 16, 16), shard_samples: int = 4, seed: int = 0
+    place: Location | Store,
+    samples: int = 10,
+    patch_shape: Shape = (16, 16, 16),
+    shard_samples: int = 4,
+    seed: int = 0,
 ) -> Dataset:
     """Write and open a complete dataset; sample i is of case i % 5, so every fifth is `val` and every fifth `test`."""
+    store = open_store(place)
     config = GenerateConfig(samples=samples, seed=seed, patch_shape=patch_shape, shard_samples=shard_samples)
     shards = -(-samples // shard_samples)
-    (folder / "manifest").mkdir(parents=True)
-    create_info(folder, _info(config, shards))
+    create_info(store, _info(config, shards))
     for shard in range(shards):
         first = shard * shard_samples
-        _write_shard(folder, config, shard, range(first, min(first + shard_samples, samples)))
-    compact(folder)
-    return open_dataset(folder)
+        _write_shard(store, config, shard, range(first, min(first + shard_samples, samples)))
+    compact(store)
+    return open_dataset(store)
+
+
+class Rows:
+    """Manifest rows in memory, in place of a file of them."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self.rows = table.num_rows
+
+    def columns(self, names: Sequence[str] | None = None) -> pa.Table:
+        return self._table if names is None else self._table.select([name.partition(".")[0] for name in names])
+
+    def row(self, number: int) -> dict[str, Any]:
+        found: dict[str, Any] = self._table.slice(number, 1).to_pylist()[0]
+        return found
+
+
+def with_manifest(dataset: Dataset, manifest: pa.Table) -> Dataset:
+    """The dataset with other rows."""
+    return dataclasses.replace(dataset, _files=[Rows(manifest)])
+
+
+def object_file(dataset: Dataset, shard: int, name: str) -> Path:
+    """The file of a shard's array `name`."""
+    store, key = dataset.object_key(shard, name)
+    assert store.folder is not None
+    return store.folder / key
 
 
 def open_files_below(folder: Path) -> list[Path]:
@@ -51,7 +94,7 @@ def open_files_below(folder: Path) -> list[Path]:
 def _info(config: GenerateConfig, shards: int) -> DatasetInfo:
     return DatasetInfo(
         config=config,
-        config_digest=config.digest(),
+        config_digest=recipe_digest(config),
         bank="no-bank",
         bank_fingerprint="0" * 64,
         spacing_mm=1.0,
@@ -61,18 +104,18 @@ def _info(config: GenerateConfig, shards: int) -> DatasetInfo:
     )
 
 
-def _write_shard(folder: Path, config: GenerateConfig, shard: int, indices: range) -> None:
+def _write_shard(store: Store, config: GenerateConfig, shard: int, indices: range) -> None:
     attempt = hashlib.sha256(f"{config.seed}/{shard}".encode()).hexdigest()[:8]
     rows = []
-    with ShardWriter(folder / shard_name(shard, attempt), len(indices), config.patch_shape) as writer:
+    with ShardWriter(store, shard_name(shard, attempt), len(indices), config.patch_shape) as writer:
         for row, index in enumerate(indices):
             image, label, tumors = make_sample(config.seed, index, config.patch_shape)
-            ranges = writer.append({"image": image, "label": label})
+            ranges = writer.append(writer.encode({"image": image, "label": label}))
             stored = {"shard": shard, "row": row, "image_range": ranges["image"], "label_range": ranges["label"]}
             rows.append(_row(config.seed, index, image, label, tumors) | stored)
         files = writer.finish()
-    part = Part(shard, attempt, tuple(files), config.digest(), {"total": 0.0}, "tests", {"phantumor": "tests"})
-    assert commit_part(folder, part, rows)
+    part = Part(shard, attempt, tuple(files), recipe_digest(config), {"total": 0.0}, "tests", {"phantumor": "tests"})
+    assert commit_part(store, part, rows)
 
 
 def make_sample(
@@ -143,6 +186,7 @@ def _row(
         "case_id": case,
         "organs": ["liver"],
         "spacing_mm": 1.0,
+        "shape_vox": list(image.shape),
         "origin_vox": [0, 0, 0],
         "affine": np.eye(4).ravel().tolist(),
         "n_tumors": len(tumors),

@@ -228,7 +228,7 @@ def rewrite_table(**changes: Any) -> Callable[[Path], None]:
 
 BAD_BANKS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (shutil.rmtree, "no such bank; make one with `phantumor prepare"),
-    "no info": (lambda bank: (bank / "bank.json").unlink(), "not a bank: it has no readable bank.json"),
+    "no info": (lambda bank: (bank / "bank.json").unlink(), "not a bank: it has no bank.json"),
     "broken info": (lambda bank: (bank / "bank.json").write_text("{"), "no readable bank.json"),
     "other json": (lambda bank: (bank / "bank.json").write_text("[]"), "no readable bank.json"),
     "something else": (rewrite_info(format="else"), "not a bank: its bank.json is of something else"),

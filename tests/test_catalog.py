@@ -16,11 +16,12 @@ import pytest
 
 from pipeline.bank import create_or_open_bank, open_bank
 from pipeline.case import AIR_HU
-from pipeline.catalog import Dataset, compact, create_info, dataset_classes, open_dataset
+from pipeline.catalog import Dataset, Home, compact, create_info, dataset_classes, open_dataset
 from pipeline.errors import InputError
 from pipeline.manifest import SCHEMA, part_name
+from pipeline.store import open_store
 from tests.cases import make_bank, make_case
-from tests.datasets import make_dataset, make_sample
+from tests.datasets import make_dataset, make_sample, object_file, with_manifest
 
 SHAPE = (8, 9, 10)
 SAMPLES = 10
@@ -96,7 +97,7 @@ def test_a_dataset_without_shards_yet_is_empty(folder: Path, emptied: str) -> No
 
 def test_compacting_changes_nothing_that_is_read(folder: Path) -> None:
     before = open_dataset(growing(folder))
-    compact(folder)
+    compact(open_store(folder))
     after = open_dataset(folder)
     assert after.manifest.equals(before.manifest)
     assert after.parts == before.parts
@@ -183,7 +184,7 @@ def failures(dataset: Dataset) -> dict[int, str]:
 def test_a_broken_shard_is_one_message_that_says_how_to_mend_it(
     folder: Path, damage: Callable[[Path], None], reason: str, name: str
 ) -> None:
-    file = open_dataset(folder).object_file(1, name)
+    file = object_file(open_dataset(folder), 1, name)
     damage(file)
     failed = failures(open_dataset(folder))
     for message in failed.values():
@@ -197,7 +198,7 @@ def test_a_broken_shard_is_one_message_that_says_how_to_mend_it(
 
 def test_a_shard_that_cannot_be_read_now_is_not_called_broken(folder: Path) -> None:
     """A network disk that is away for a while must not make anybody remove a shard that is whole."""
-    file = open_dataset(folder).object_file(1, "image")
+    file = object_file(open_dataset(folder), 1, "image")
     file.unlink()
     file.mkdir()  # reading it fails, for root as well, whom permissions do not stop
     with pytest.raises(
@@ -209,14 +210,14 @@ def test_a_shard_that_cannot_be_read_now_is_not_called_broken(folder: Path) -> N
 
 
 def test_a_whole_missing_shard_is_told_as_well(folder: Path) -> None:
-    shard = open_dataset(folder).object_file(2, "image").parents[5]
+    shard = object_file(open_dataset(folder), 2, "image").parents[5]
     shutil.rmtree(shard)
     with pytest.raises(InputError, match=f"broken shard 000002: {re.escape(str(shard))}"):
         open_dataset(folder).sample(8)
 
 
 def test_the_remedy_leaves_a_dataset_that_can_be_resumed(folder: Path) -> None:
-    flip(open_dataset(folder).object_file(1, "image"))
+    flip(object_file(open_dataset(folder), 1, "image"))
     for name in ("manifest/000001.parquet", "manifest.parquet"):
         (folder / name).unlink()
     dataset = open_dataset(folder)
@@ -268,7 +269,7 @@ def without_bank(document: dict[str, Any]) -> str:
 
 
 DESCRIPTIONS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
-    "later format": (changed(format_version=2), "dataset format 2, this phantumor reads format 1"),
+    "later format": (changed(format_version=3), "dataset format 3, this phantumor reads format 2"),
     "no format": (changed(format_version=None), "dataset format None"),
     "format as text": (changed(format_version="1"), "dataset format 1, this"),
     "unknown key": (changed(added="x"), "added"),
@@ -302,7 +303,7 @@ def test_a_broken_description_is_one_message_with_the_remedy(
 
 def test_the_same_settings_again_are_a_resume(folder: Path) -> None:
     before = (folder / "dataset.json").read_bytes()
-    create_info(folder, open_dataset(folder).info)
+    create_info(open_store(folder), open_dataset(folder).info)
     assert (folder / "dataset.json").read_bytes() == before
 
 
@@ -321,7 +322,7 @@ def test_other_settings_are_refused_by_name(folder: Path, config: dict[str, Any]
     other = type(info.config).model_validate(info.config.model_dump(exclude_unset=True) | config)
     before = (folder / "dataset.json").read_bytes()
     with pytest.raises(InputError, match=re.escape(f"made with other settings: {expected}. ")) as caught:
-        create_info(folder, info.model_copy(update={"config": other, "config_digest": other.digest()}))
+        create_info(open_store(folder), info.model_copy(update={"config": other, "config_digest": other.digest()}))
     assert str(folder) in str(caught.value)
     assert (folder / "dataset.json").read_bytes() == before
 
@@ -329,11 +330,11 @@ def test_other_settings_are_refused_by_name(folder: Path, config: dict[str, Any]
 def test_another_bank_is_refused(folder: Path) -> None:
     info = open_dataset(folder).info
     with pytest.raises(InputError, match="bank_fingerprint: 0000"):
-        create_info(folder, info.model_copy(update={"bank_fingerprint": "1" * 64}))
+        create_info(open_store(folder), info.model_copy(update={"bank_fingerprint": "1" * 64}))
 
 
 def test_a_moved_bank_is_no_other_bank(folder: Path) -> None:
-    create_info(folder, open_dataset(folder).info.model_copy(update={"bank": "../moved"}))
+    create_info(open_store(folder), open_dataset(folder).info.model_copy(update={"bank": "../moved"}))
 
 
 # -- the healthy twin -------------------------------------------------------------------------------------------------
@@ -354,7 +355,7 @@ def banked(folder: Path, bank_folder: Path) -> Dataset:
     for name, values in (("case_id", ["tiny_0"] * SAMPLES), ("origin_vox", origins)):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, SCHEMA.field(name).type))
     info = dataset.info.model_copy(update={"bank": "../bank", "bank_fingerprint": open_bank(bank).fingerprint})
-    return dataclasses.replace(dataset, info=info, manifest=table)
+    return with_manifest(dataclasses.replace(dataset, homes=(Home(dataset.store, info),)), table)
 
 
 def test_the_healthy_twin_is_the_patch_of_the_case(banked: Dataset) -> None:
@@ -378,17 +379,20 @@ def test_the_healthy_twin_is_a_copy(banked: Dataset) -> None:
 
 def test_dataset_and_bank_may_move_together(banked: Dataset) -> None:
     expected = banked.healthy(1)
-    home = banked.path.parent
+    home = Path(banked.path).parent
     moved = home / "moved"
     moved.mkdir()
     for name in ("data", "bank"):
         (home / name).rename(moved / name)
-    np.testing.assert_array_equal(dataclasses.replace(banked, path=moved / "data").healthy(1), expected)
+    away = with_manifest(
+        dataclasses.replace(banked, homes=(Home(open_store(moved / "data"), banked.homes[0].info),)), banked.manifest
+    )
+    np.testing.assert_array_equal(away.healthy(1), expected)
 
 
 def test_a_missing_bank_is_one_message(banked: Dataset) -> None:
-    bank = banked.path.parent / "bank"
-    bank.rename(banked.path.parent / "away")
+    bank = Path(banked.path).parent / "bank"
+    bank.rename(Path(banked.path).parent / "away")
     with pytest.raises(InputError, match=f"{re.escape(str(bank))}: no such bank") as caught:
         banked.healthy(1)
     assert str(caught.value).startswith(str(banked.path))
@@ -396,7 +400,7 @@ def test_a_missing_bank_is_one_message(banked: Dataset) -> None:
 
 
 def test_a_changed_bank_is_refused(banked: Dataset) -> None:
-    with create_or_open_bank(banked.path.parent / "bank", 3.0) as writer:
+    with create_or_open_bank(Path(banked.path).parent / "bank", 3.0) as writer:
         writer.add_case(make_case("another", seed=9))
     with pytest.raises(InputError, match=r"another state of the bank .*/bank: fingerprint \w{12} then, \w{12} now"):
         banked.healthy(1)
@@ -406,4 +410,4 @@ def test_a_case_that_the_bank_lacks_is_refused(banked: Dataset) -> None:
     name = banked.manifest.schema.get_field_index("case_id")
     table = banked.manifest.set_column(name, "case_id", pa.array(["nobody"] * SAMPLES))
     with pytest.raises(InputError, match="nobody"):
-        dataclasses.replace(banked, manifest=table).healthy(1)
+        with_manifest(banked, table).healthy(1)

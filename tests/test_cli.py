@@ -199,7 +199,7 @@ def test_evaluate_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     [
         (["generate", "--bank", "BANK", "--out", "NEW", "--samples", "0"], ["samples", "greater than or equal to 1"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--sampels", "3"], ["--sampels", "--samples"]),
-        (["generate", "--bank", "BANK", "--out", "NEW", "--patch-shape", "24", "24"], ["--patch-shape", "3"]),
+        (["generate", "--bank", "BANK", "--out", "NEW", "--patch-shape", "24", "24"], ["patch_shape", "three"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--patch-shape", "4", "24", "24"], ["patch_shape.0", "8"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--organs", "brain"], ["brain", "liver"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--organs", "kidney"], ["no case has a usable kidney", "BANK"]),

@@ -19,11 +19,15 @@ import pytest
 import pipeline.export
 import pipeline.volume
 from pipeline.catalog import Dataset, open_dataset
+from pipeline.config import GenerateConfig
 from pipeline.errors import InputError, PhantumorError
 from pipeline.export import export
+from pipeline.manifest import ManifestFile
+from tests.cases import make_bank
 from tests.command import run
 from tests.damage import edit_json, flip, forge, rewrite_part
 from tests.datasets import make_dataset
+from workers.generate import generate
 
 SHAPE = (10, 11, 12)
 SAMPLES = 10  # of the splits train train train val test, again and again; the seventh has no tumor
@@ -36,7 +40,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """With an affine of its own for each sample."""
     made = make_dataset(tmp_path_factory.mktemp("export") / "data", samples=SAMPLES, patch_shape=SHAPE, shard_samples=4)
     for shard in made.parts:
-        rewrite_part(made.path, shard, lambda row: row.update(affine=affine_of(row["index"]).ravel().tolist()))
+        rewrite_part(Path(made.path), shard, lambda row: row.update(affine=affine_of(row["index"]).ravel().tolist()))
     return open_dataset(made.path)
 
 
@@ -110,6 +114,8 @@ def test_nifti_says_what_it_is(dataset: Dataset, tmp_path: Path) -> None:
     source = document["source"]
     assert (source["where"], source["limit"], source["split"]) == ("n_tumors > 0", 3, "all")
     assert source["config_digest"] == dataset.info.config_digest
+    assert (source["dataset"], source["seed"], source["store"]) == (dataset.path, 0, "full")
+    assert "sources" not in source
 
 
 def test_nifti_keeps_our_class_ids(kidneys: Path, tmp_path: Path) -> None:
@@ -138,6 +144,36 @@ def test_nnunet_gives_its_folders(dataset: Dataset, tmp_path: Path) -> None:
     assert document["file_ending"] == ".nii.gz"
     assert len(notes) == 1
     assert "splits_final.json" in notes[0]
+
+
+@pytest.mark.parametrize("kind", ["delta", "recipe"])
+def test_the_kind_of_store_makes_no_difference(kind: str, tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "bank")
+    for store in ("full", kind):
+        config = GenerateConfig(samples=3, patch_shape=(24, 24, 16), shard_samples=2, seed=4, store=store)
+        generate(bank.path, tmp_path / store, config, log=quiet)
+        export(tmp_path / store, tmp_path / f"{store}-files", "nnunet", log=quiet)
+    names = files(tmp_path / "full-files")
+    assert names == files(tmp_path / f"{kind}-files")
+    for name in names - {"dataset.json"}:
+        assert (tmp_path / "full-files" / name).read_bytes() == (tmp_path / f"{kind}-files" / name).read_bytes()
+
+
+def test_only_the_columns_it_needs_are_read(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+    read = ManifestFile.columns
+    monkeypatch.setattr(ManifestFile, "columns", lambda self, names: asked.update(names) or read(self, names))
+    monkeypatch.setattr(ManifestFile, "row", lambda *_: pytest.fail("a row was read alone"))
+    export(dataset.path, tmp_path / "out", "nifti", where="diameter_mm < 99", limit=2, log=quiet)
+    assert asked.isdisjoint({"spec", "tumors", "organs"})
+    assert {"affine", "image_range", "tumors.diameter_mm"} <= asked
+
+
+def test_a_row_that_claims_another_shape_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(dataset.path, tmp_path / "data"))
+    rewrite_part(folder, 0, lambda row: row.update(shape_vox=[1, 11, 12]))
+    with pytest.raises(InputError, match="claims a sample of shape"):
+        export(folder, tmp_path / "out", "nifti", log=quiet)
 
 
 def test_nnunet_s_fold_is_our_split_by_case(dataset: Dataset, tmp_path: Path) -> None:
@@ -389,6 +425,6 @@ def test_bad_input_gets_one_message_and_exit_code_2(
 def test_an_empty_dataset_has_nothing_to_export(dataset: Dataset, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    shutil.copy(dataset.path / "dataset.json", folder)
+    shutil.copy(Path(dataset.path) / "dataset.json", folder)
     with pytest.raises(InputError, match="no sample to export yet"):
         export(folder, tmp_path / "out", "nifti", log=quiet)

@@ -17,8 +17,9 @@ from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import GenerateConfig, resolve
 from pipeline.errors import InputError, PhantumorError
 from tests.cases import make_bank
-from workers import local
+from workers.execution import How
 from workers.generate import generate
+from workers.local import ProcessExecutor
 
 CONFIG = GenerateConfig(samples=22, patch_shape=(24, 24, 16), shard_samples=4, seed=3)
 
@@ -45,23 +46,24 @@ def assert_same(dataset: Dataset, reference: Dataset) -> None:
     assert dataset.manifest.equals(reference.manifest)
     for shard in reference.parts:
         for name in ("image", "label"):
-            a, b = (d.object_file(shard, name).read_bytes() for d in (dataset, reference))
+            a, b = (store.read(key) for store, key in (d.object_key(shard, name) for d in (dataset, reference)))
             assert a == b
-    assert len(list((dataset.path / "shards").iterdir())) == len(reference.parts)
+    assert len(dataset.store.groups("shards")) == len(reference.parts)
+    assert list(dataset.store.entries("running")) == []
 
 
 def test_a_dataset_holds_what_was_asked_for(reference: Dataset) -> None:
     assert reference.manifest["index"].to_pylist() == list(range(22))
     assert sorted(reference.parts) == list(range(6))
     assert reference.info.classes == {"background": 0, "liver": 1, "liver_tumor": 2}
-    assert (reference.path / "manifest.parquet").exists()
+    assert reference.store.exists("manifest.parquet")
     healthy = reference.healthy(5)
     image, label, _ = reference.sample(5)
     assert ((healthy != image) <= (label > 0)).all()
 
 
 def test_two_processes_give_the_same_bytes(bank: Bank, reference: Dataset, tmp_path: Path) -> None:
-    generate(bank.path, tmp_path / "data", CONFIG, workers=2, log=quiet)
+    generate(bank.path, tmp_path / "data", CONFIG, how=How(workers=2), log=quiet)
     assert_same(open_dataset(tmp_path / "data"), reference)
 
 
@@ -110,11 +112,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(bank: Bank, reference: Dataset, 
     assert_same(open_dataset(out), reference)
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_says_how_to_resume_and_leaves_nothing_half_written(
-    bank: Bank, reference: Dataset, tmp_path: Path
+    bank: Bank, reference: Dataset, tmp_path: Path, stop: signal.Signals
 ) -> None:
     out = tmp_path / "data"
-    code, said = stopped_run(bank, out, signal.SIGINT)
+    code, said = stopped_run(bank, out, stop)
     assert code == 1
     assert "same command" in said
     assert "Traceback" not in said
@@ -135,10 +138,13 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> 
 def _remove_orphans(out: Path) -> None:
     import shutil
 
-    kept = {d.object_file(s, "image").parents[5] for d in [open_dataset(out)] for s in d.parts}
+    dataset = open_dataset(out)
+    kept = {f"{shard:06d}-{part.attempt}.zarr" for shard, part in dataset.parts.items()}
     for folder in (out / "shards").iterdir():
-        if folder not in kept:
+        if folder.name not in kept:
             shutil.rmtree(folder)
+    for record in (out / "running").iterdir():
+        record.unlink()
 
 
 def test_a_killed_worker_is_replaced(
@@ -147,8 +153,8 @@ def test_a_killed_worker_is_replaced(
     killer = tmp_path / "kill-once"
     killer.touch()
     monkeypatch.setenv("PHANTUMOR_TEST_KILL", str(killer))
-    monkeypatch.setattr(local, "make_shard", die_once_then_make)
-    generate(bank.path, tmp_path / "data", CONFIG, workers=2, log=quiet)
+    monkeypatch.setattr(How, "executor", lambda how, jobs: ProcessExecutor(2, die_once_then_make))
+    generate(bank.path, tmp_path / "data", CONFIG, how=How(workers=2), log=quiet)
     assert not killer.exists()
     _remove_orphans(tmp_path / "data")
     assert_same(open_dataset(tmp_path / "data"), reference)
@@ -186,7 +192,8 @@ def test_a_removed_part_is_made_again(bank: Bank, reference: Dataset, tmp_path: 
     ("change", "words"),
     [
         ({"seed": 4}, ["config.seed: 3 -> 4"]),
-        ({"samples": 23}, ["config.samples: 22 -> 23"]),
+        ({"samples": 21}, ["samples: 22 -> 21", "grow, not shrink"]),
+        ({"store": "delta"}, ["config.store: full -> delta"]),
         ({"healthy_share": 0.5}, ["config.healthy_share"]),
         ({"tumors": {"liver": {"diameter_mm": [9, 20]}}}, ["config.tumors.liver.diameter_mm"]),
     ],
@@ -197,7 +204,7 @@ def test_another_config_is_refused_by_name(
     changed = resolve(GenerateConfig, None, {**CONFIG.model_dump(), **change})
     with pytest.raises(InputError) as error:
         generate(bank.path, reference.path, changed, log=quiet)
-    assert all(word in str(error.value) for word in [*words, str(reference.path)])
+    assert all(word in str(error.value) for word in [*words, reference.path])
 
 
 def test_another_bank_is_refused(reference: Dataset, tmp_path: Path) -> None:
@@ -236,9 +243,9 @@ def test_too_small_a_disk_is_refused_before_anything_is_written(
 def test_a_disk_that_fills_up_leaves_a_dataset_that_resumes(
     bank: Bank, reference: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import workers.shard_task as shard_task
+    import workers.attempt as attempts
 
-    commit, calls = shard_task.commit_part, []
+    commit, calls = attempts.commit_part, []
 
     def full_at_the_third(*arguments: object) -> bool:
         calls.append(1)
@@ -246,10 +253,10 @@ def test_a_disk_that_fills_up_leaves_a_dataset_that_resumes(
             raise OSError(28, "No space left on device")
         return commit(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(shard_task, "commit_part", full_at_the_third)
+    monkeypatch.setattr(attempts, "commit_part", full_at_the_third)
     with pytest.raises(PhantumorError, match=r"No space left.*run the same command again"):
         generate(bank.path, tmp_path / "data", CONFIG, log=quiet)
-    monkeypatch.setattr(shard_task, "commit_part", commit)
+    monkeypatch.setattr(attempts, "commit_part", commit)
     assert len(list((tmp_path / "data/shards").iterdir())) == 2
     generate(bank.path, tmp_path / "data", CONFIG, log=quiet)
     assert_same(open_dataset(tmp_path / "data"), reference)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +15,17 @@ import numpy as np
 import pytest
 
 from pipeline import inspection
-from pipeline.catalog import Dataset, open_dataset
+from pipeline.catalog import MOST_VOXELS, Dataset, open_dataset
+from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
 from pipeline.inspection import describe, describe_sample, parse_sample, sample_document, summarise, tumor_table
 from pipeline.manifest import TUMOR_TYPE, part_name
+from pipeline.views import select
+from tests.cases import make_bank
+from tests.command import run
+from tests.damage import rewrite_part
 from tests.datasets import make_dataset
+from workers.generate import generate
 
 SAMPLES = 14
 HEALTHY = 2  # samples 6 and 13
@@ -73,10 +81,16 @@ def test_diameters_fall_into_half_open_bins() -> None:
 
 
 def test_disk_bytes_are_those_of_the_shard_objects(dataset: Dataset) -> None:
-    objects = [path for path in (dataset.path / "shards").rglob("*") if path.is_file() and path.suffix != ".json"]
+    objects = [path for path in (Path(dataset.path) / "shards").rglob("*") if path.is_file() and path.suffix != ".json"]
     summary = summarise(dataset)
     assert summary["disk_bytes"] == sum(path.stat().st_size for path in objects)
-    assert 0 < summary["stored_bytes"] < summary["disk_bytes"]
+    assert summary["stored_bytes"] == summary["disk_bytes"]
+    apart = [summarise(dataset, f"split = '{split}'")["stored_bytes"] for split in ("train", "val", "test")]
+    assert min(apart) > 0
+    indices = 2 * (
+        16 * SAMPLES + 4 * len(dataset.parts)
+    )  # of the objects: offset and length of each sample, a checksum
+    assert sum(apart) == summary["disk_bytes"] - indices
 
 
 def test_the_tumor_table_has_one_row_a_tumor(dataset: Dataset) -> None:
@@ -125,6 +139,55 @@ def test_the_lines_say_what_the_numbers_say(dataset: Dataset) -> None:
         assert part in text
 
 
+# -- kinds of store and growth ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same samples in each kind of store, beside their bank; 4 samples, grown to 6."""
+    folder = tmp_path_factory.mktemp("kinds")
+    bank = make_bank(folder / "bank")
+    for kind in ("full", "delta", "recipe"):
+        for samples in (4, 6):
+            config = GenerateConfig(samples=samples, patch_shape=(24, 24, 16), shard_samples=3, seed=3, store=kind)
+            generate(bank.path, folder / kind, config, log=lambda _: None)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("full", r"store full: .* kB in 3 shards, .* kB a sample"),
+        ("delta", r"store delta: .* kB in 3 shards, .* a sample"),
+        ("recipe", "store recipe: no pixels, samples are made when they are read"),
+    ],
+)
+def test_the_kind_of_store_and_growth_are_told(kinds: Path, kind: str, line: str) -> None:
+    summary = summarise(open_dataset(kinds / kind))
+    assert (summary["store"], summary["grown"], summary["planned_samples"]) == (kind, [4], 6)
+    lines = describe(summary)
+    assert "grown      made with 4, then 6 samples" in lines
+    assert re.fullmatch(f"disk       {line}", lines[-1])
+    assert (summary["stored_bytes"] == 0) == (kind == "recipe")
+
+
+@pytest.mark.parametrize("kind", ["full", "delta", "recipe"])
+def test_a_sample_of_any_kind_is_told_in_detail(kinds: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "inspect", kinds / kind, "--sample", "5", "--json")
+    found, full = json.loads(out), sample_document(open_dataset(kinds / "full").sample(5))
+    ranges = {"image_range", "label_range"}
+    assert code == 0
+    assert {k: v for k, v in found.items() if k not in ranges} == {k: v for k, v in full.items() if k not in ranges}
+    assert (found["image_range"] is None) == (kind == "recipe")
+
+
+def test_a_view_is_told_of(kinds: Path, tmp_path: Path) -> None:
+    select(kinds / "delta", tmp_path / "view", where="index > 1")
+    lines = describe(summarise(open_dataset(tmp_path / "view")))
+    assert f"view of    {kinds / 'delta'}" in lines
+    assert re.search(r"store delta: .* in 3 shards of the sources, .* a sample", lines[-1])
+
+
 # -- one sample -------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +232,37 @@ def test_a_sample_as_lines(dataset: Dataset, index: int, tumors: int) -> None:
     assert sum("liver bright" in line for line in lines) == tumors
 
 
+@pytest.mark.parametrize("shape", [[2**30, 2**30, 2**30], [16, 16, 17], [0, 16, 16], [-16, -16, 16], [2**31 - 1, 1, 1]])
+def test_a_shape_that_no_sample_has_is_refused_before_memory_is_taken(
+    dataset: Dataset, tmp_path: Path, shape: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(dataset.path, tmp_path / "data"))
+    rewrite_part(folder, 0, lambda row: row.update(shape_vox=shape))
+    hostile = open_dataset(folder)
+    monkeypatch.setattr(np, "empty", lambda *_: pytest.fail("memory was taken"))
+    for read in (hostile.sample, hostile.healthy):
+        with pytest.raises(InputError, match=r"claims a sample of shape .* holds patches of \(16, 16, 16\)"):
+            read(2)
+
+
+def test_a_whole_case_has_a_largest_shape(dataset: Dataset) -> None:
+    config = GenerateConfig.model_validate({"samples": 4, "patch_shape": "full"})
+    home = dataclasses.replace(dataset.homes[0], info=dataset.info.model_copy(update={"config": config}))
+    whole = dataclasses.replace(dataset, homes=(home,))
+    assert whole.checked_shape(0, (512, 512, 400)) == (512, 512, 400)
+    for shape in ((MOST_VOXELS, 2, 1), (0, 5, 5)):
+        with pytest.raises(InputError, match="voxels at most"):
+            whole.checked_shape(0, shape)
+
+
+@pytest.mark.parametrize("change", [lambda index: 13 - index, lambda index: index // 2])
+def test_rows_out_of_order_are_refused(dataset: Dataset, tmp_path: Path, change: Any) -> None:
+    folder = Path(shutil.copytree(dataset.path, tmp_path / "data"))
+    rewrite_part(folder, 0, lambda row: row.update(index=change(row["index"])))
+    with pytest.raises(InputError, match="not in the order of index"):
+        open_dataset(folder).row(9)
+
+
 # -- pictures ---------------------------------------------------------------------------------------------------------
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -201,7 +295,9 @@ def test_a_picture_shows_the_slice_with_most_tumor(dataset: Dataset) -> None:
 # -- what it loads ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flags", [["--json"], [], ["--sample", "3"], ["--where", "kind = 'bright'"]])
+@pytest.mark.parametrize(
+    "flags", [["--json"], [], ["--sample", "3"], ["--where", "kind = 'bright'"], ["--diff", "ITSELF"]]
+)
 def test_the_command_loads_nothing_heavy(dataset: Dataset, flags: list[str]) -> None:
     script = (
         "import json, sys\n"
@@ -209,7 +305,14 @@ def test_the_command_loads_nothing_heavy(dataset: Dataset, flags: list[str]) -> 
         "code = main(sys.argv[1:])\n"
         "print(json.dumps([code, [*sys.modules]]), file=sys.stderr)\n"
     )
-    command = [sys.executable, "-c", script, "inspect", str(dataset.path), *flags]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "inspect",
+        dataset.path,
+        *(dataset.path if flag == "ITSELF" else flag for flag in flags),
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     code, modules = json.loads(done.stderr.splitlines()[-1])
     assert code == 0

@@ -19,22 +19,25 @@ from pipeline.errors import InputError
 from pipeline.manifest import (
     SCHEMA,
     TUMOR_TYPE,
+    WHOLE,
     Part,
     commit_part,
     committed_shards,
+    open_whole,
     part_name,
     read_part,
     read_whole_manifest,
     sample_id,
     shard_name,
-    whole_manifest_bytes,
+    write_whole_manifest,
 )
 from pipeline.shard import FileDigest
+from pipeline.store import open_store
 
 # The format as users know it; a change is a new version.
 COLUMNS = (
-    "sample_id index split case_id shard row organs spacing_mm origin_vox affine n_tumors tumor_voxels image_crc32c "
-    "label_crc32c image_range label_range annotated_classes series_id time_days generator spec "
+    "sample_id index split case_id shard row organs spacing_mm shape_vox origin_vox affine n_tumors tumor_voxels "
+    "image_crc32c label_crc32c image_range label_range annotated_classes series_id time_days generator spec "
     "tumors"
 ).split()
 TUMOR_FIELDS = (
@@ -63,6 +66,7 @@ def make_row(index: int, shard: int = 0, row: int = 0, tumors: int = 1) -> dict[
         "row": row,
         "organs": ["liver"],
         "spacing_mm": 1.0,
+        "shape_vox": [8, 9, 10],
         "origin_vox": [-4, 0, 17],
         "affine": [float(k) for k in range(16)],
         "n_tumors": tumors,
@@ -97,15 +101,15 @@ def test_the_columns_are_those_of_the_format() -> None:
 
 def test_rows_come_back_as_they_went_in(dataset: Path) -> None:
     rows = [make_row(k, row=k, tumors=k) for k in range(4)]
-    assert commit_part(dataset, make_part(), rows)
-    _, table = read_part(dataset, 0)
+    assert commit_part(open_store(dataset), make_part(), rows)
+    _, table = read_part(open_store(dataset), 0)
     assert table.schema.equals(SCHEMA)
     assert table.schema.metadata == SCHEMA.metadata
     assert table.to_pylist() == rows
 
 
 def test_any_parquet_reader_opens_a_part(dataset: Path) -> None:
-    commit_part(dataset, make_part(), [make_row(3)])
+    commit_part(open_store(dataset), make_part(), [make_row(3)])
     assert pq.ParquetFile(dataset / part_name(0)).read().column("index").to_pylist() == [3]
 
 
@@ -120,15 +124,15 @@ def test_names_on_disk_are_fixed() -> None:
 
 def test_provenance_comes_back_as_it_went_in(dataset: Path) -> None:
     part = make_part(7)
-    commit_part(dataset, part, [make_row(0, shard=7)])
-    assert read_part(dataset, 7)[0] == part
+    commit_part(open_store(dataset), part, [make_row(0, shard=7)])
+    assert read_part(open_store(dataset), 7)[0] == part
 
 
 def test_the_second_attempt_at_a_shard_loses(dataset: Path) -> None:
     first, second = make_part(attempt="11111111"), make_part(attempt="22222222")
-    assert commit_part(dataset, first, [make_row(0)])
-    assert not commit_part(dataset, second, [make_row(0)])
-    assert read_part(dataset, 0)[0] == first
+    assert commit_part(open_store(dataset), first, [make_row(0)])
+    assert not commit_part(open_store(dataset), second, [make_row(0)])
+    assert read_part(open_store(dataset), 0)[0] == first
 
 
 def test_of_two_attempts_at_once_one_wins(dataset: Path) -> None:
@@ -137,12 +141,12 @@ def test_of_two_attempts_at_once_one_wins(dataset: Path) -> None:
 
     def commit(part: Part) -> bool:
         together.wait()
-        return commit_part(dataset, part, [make_row(0)])
+        return commit_part(open_store(dataset), part, [make_row(0)])
 
     with ThreadPoolExecutor(2) as threads:
         won = list(threads.map(commit, parts))
     assert sorted(won) == [False, True]
-    assert read_part(dataset, 0)[0] == parts[won.index(True)]
+    assert read_part(open_store(dataset), 0)[0] == parts[won.index(True)]
     assert [path.name for path in (dataset / "manifest").iterdir()] == ["000000.parquet"]
 
 
@@ -160,11 +164,11 @@ def test_committed_shards_are_the_part_files_in_the_order_of_their_numbers(datas
         (dataset / "manifest" / f"{name}.parquet").touch()
     for other in (".000011.parquet.ab12.tmp", "000012.parquet.tmp", "12.parquet", "notes.txt", "x00013.parquet"):
         (dataset / "manifest" / other).touch()
-    assert committed_shards(dataset) == [0, 9, 10, 999999, 1000000]
+    assert committed_shards(open_store(dataset)) == [0, 9, 10, 999999, 1000000]
 
 
 def test_a_dataset_without_parts_has_no_committed_shard(tmp_path: Path) -> None:
-    assert committed_shards(tmp_path) == []
+    assert committed_shards(open_store(tmp_path)) == []
 
 
 # -- the whole manifest -----------------------------------------------------------------------------------------------
@@ -174,30 +178,50 @@ def write_whole(dataset: Path, shards: int, per_shard: int = 3) -> Path:
     parts = []
     for shard in range(shards):
         rows = [make_row(shard * per_shard + k, shard, k, tumors=k) for k in range(per_shard)]
-        commit_part(dataset, make_part(shard, f"{shard:08x}"), rows)
-        parts.append(read_part(dataset, shard))
-    file = dataset / "manifest.parquet"
-    file.write_bytes(whole_manifest_bytes(parts))
-    return file
+        commit_part(open_store(dataset), make_part(shard, f"{shard:08x}"), rows)
+        parts.append(read_part(open_store(dataset), shard))
+    write_whole_manifest(open_store(dataset), parts)
+    return dataset / WHOLE
 
 
 def test_the_whole_manifest_holds_all_rows_by_index_and_all_provenance(dataset: Path) -> None:
-    parts, table = read_whole_manifest(write_whole(dataset, 11))
+    parts, table = read_whole_manifest(open_store(write_whole(dataset, 11).parent))
     assert table["index"].to_pylist() == list(range(33))
-    assert table.to_pylist() == [row for shard in range(11) for row in read_part(dataset, shard)[1].to_pylist()]
-    assert parts == {shard: read_part(dataset, shard)[0] for shard in range(11)}
+    assert table.to_pylist() == [
+        row for shard in range(11) for row in read_part(open_store(dataset), shard)[1].to_pylist()
+    ]
+    assert parts == {shard: read_part(open_store(dataset), shard)[0] for shard in range(11)}
     assert table.schema.equals(SCHEMA)
 
 
 def test_a_whole_manifest_may_be_empty(dataset: Path) -> None:
-    parts, table = read_whole_manifest(write_whole(dataset, 0))
+    parts, table = read_whole_manifest(open_store(write_whole(dataset, 0).parent))
     assert parts == {}
     assert table.num_rows == 0
 
 
 def test_the_same_parts_make_the_same_bytes(dataset: Path) -> None:
-    file = write_whole(dataset, 2)
-    assert whole_manifest_bytes([read_part(dataset, shard) for shard in range(2)]) == file.read_bytes()
+    before = write_whole(dataset, 2).read_bytes()
+    write_whole_manifest(open_store(dataset), [read_part(open_store(dataset), shard) for shard in range(2)])
+    assert (dataset / WHOLE).read_bytes() == before
+
+
+def test_columns_and_rows_are_read_without_the_others(dataset: Path) -> None:
+    write_whole(dataset, 11)
+    file = open_whole(open_store(dataset))
+    assert file.rows == 33
+    assert file.columns(["index", "tumors.kind"]).to_pylist()[2] == {"index": 2, "tumors": [{"kind": "hcc"}] * 2}
+    assert [file.row(k)["index"] for k in (0, 17, 32)] == [0, 17, 32]
+    with pytest.raises(IndexError):
+        file.row(33)
+
+
+def test_rows_are_found_in_every_row_group(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "_GROUP_ROWS", 5)
+    write_whole(dataset, 4)
+    file = open_whole(open_store(dataset))
+    assert pq.ParquetFile(dataset / WHOLE).metadata.num_row_groups == 2
+    assert [file.row(k)["index"] for k in range(12)] == list(range(12))
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------
@@ -237,7 +261,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (empty, "not a readable manifest file"),
     "cut": (cut, "not a readable manifest file"),
     "of another format": (lambda file: file.write_text("index,split\n0,train\n"), "not a readable manifest file"),  # type: ignore[dict-item, return-value]
-    "of a later version": (metadata(manifest_version=b"3"), "version 3"),
+    "of a later version": (metadata(manifest_version=b"4"), "version 4"),
     "of an earlier version": (metadata(manifest_version=b"1"), "version 1"),
     "of no version": (metadata(manifest_version=None), "version none"),
     "without provenance": (metadata(part=None), "lacks"),
@@ -263,11 +287,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_a_broken_part_is_one_message_with_file_and_remedy(
     dataset: Path, damage: Callable[[Path], None], expected: str
 ) -> None:
-    commit_part(dataset, make_part(), [make_row(0)])
+    commit_part(open_store(dataset), make_part(), [make_row(0)])
     file = dataset / part_name(0)
     damage(file)
     with pytest.raises(InputError, match=expected) as caught:
-        read_part(dataset, 0)
+        read_part(open_store(dataset), 0)
     message = str(caught.value)
     assert str(file) in message
     assert "phantumor generate" in message or "the phantumor that" in message  # what to do
@@ -276,7 +300,7 @@ def test_a_broken_part_is_one_message_with_file_and_remedy(
 
 WHOLE_DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut": (cut, "not a readable manifest file"),
-    "of a later version": (metadata(manifest_version=b"3"), "version 3"),
+    "of a later version": (metadata(manifest_version=b"4"), "version 4"),
     "without provenance": (metadata(parts=None), "lacks"),
     "with a provenance of another kind": (metadata(parts=b'["a"]'), "broken shard provenance"),
 }
@@ -287,7 +311,7 @@ def test_a_broken_whole_manifest_is_one_message(dataset: Path, damage: Callable[
     file = write_whole(dataset, 1)
     damage(file)
     with pytest.raises(InputError, match=expected) as caught:
-        read_whole_manifest(file)
+        read_whole_manifest(open_store(file.parent))
     assert str(file) in str(caught.value)
 
 
@@ -300,23 +324,23 @@ def page_bytes(file: Path) -> range:
 
 
 def test_a_flipped_bit_in_the_rows_is_never_silent(dataset: Path) -> None:
-    commit_part(dataset, make_part(), [make_row(k, row=k, tumors=k) for k in range(4)])
+    commit_part(open_store(dataset), make_part(), [make_row(k, row=k, tumors=k) for k in range(4)])
     file = dataset / part_name(0)
-    data, rows = file.read_bytes(), read_part(dataset, 0)[1]
+    data, rows = file.read_bytes(), read_part(open_store(dataset), 0)[1]
     silent = []
     for at in page_bytes(file)[::23]:
         broken = bytearray(data)
         broken[at] ^= 1 << at % 8
         file.write_bytes(broken)
         try:
-            silent += [at] if not read_part(dataset, 0)[1].equals(rows) else []
+            silent += [at] if not read_part(open_store(dataset), 0)[1].equals(rows) else []
         except InputError:
             continue
     assert silent == []
 
 
 def test_a_flipped_bit_in_the_footer_fails_with_a_message_if_it_fails(dataset: Path) -> None:
-    commit_part(dataset, make_part(), [make_row(0)])
+    commit_part(open_store(dataset), make_part(), [make_row(0)])
     file = dataset / part_name(0)
     data = file.read_bytes()
     refused = 0
@@ -325,7 +349,7 @@ def test_a_flipped_bit_in_the_footer_fails_with_a_message_if_it_fails(dataset: P
         broken[at] ^= 1 << at % 8
         file.write_bytes(broken)
         try:
-            read_part(dataset, 0)
+            read_part(open_store(dataset), 0)
         except InputError:
             refused += 1
     assert refused
@@ -333,11 +357,11 @@ def test_a_flipped_bit_in_the_footer_fails_with_a_message_if_it_fails(dataset: P
 
 def test_a_row_with_an_unknown_column_is_not_committed(dataset: Path) -> None:
     with pytest.raises(ValueError, match="tumour_voxels"):
-        commit_part(dataset, make_part(), [make_row(0) | {"tumour_voxels": 3}])
+        commit_part(open_store(dataset), make_part(), [make_row(0) | {"tumour_voxels": 3}])
 
 
 def test_a_part_is_a_value() -> None:
     assert make_part() == make_part()
     assert make_part() != dataclasses.replace(make_part(), host="another")
     assert Part.from_json(json.loads(json.dumps(make_part().to_json()))) == make_part()
-    assert manifest.SCHEMA_VERSION == 2
+    assert manifest.SCHEMA_VERSION == 3

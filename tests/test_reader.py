@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,20 +10,16 @@ import pyarrow as pa
 import pytest
 import torch
 
+from pipeline import reader as sample_reader
 from pipeline.catalog import Dataset
 from pipeline.errors import InputError
-from tests.datasets import make_dataset, open_files_below
-from training import reader
+from tests.datasets import make_dataset, open_files_below, with_manifest
 from training.reader import BatchReader, BufferPool, split_samples
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_dataset(tmp_path_factory.mktemp("reader") / "dataset", samples=20, patch_shape=(8, 8, 8))
-
-
-def with_manifest(dataset: Dataset, manifest: pa.Table) -> Dataset:
-    return dataclasses.replace(dataset, manifest=manifest)
 
 
 def nulled(table: pa.Table, name: str) -> pa.Table:
@@ -40,11 +35,11 @@ def nulled(table: pa.Table, name: str) -> pa.Table:
 @pytest.mark.parametrize("split", ["train", "val", "test", "all"])
 def test_a_split_is_its_samples_by_index(dataset: Dataset, split: str) -> None:
     held = split_samples(dataset, split)
-    assert held.index.tolist() == dataset.indices_of(split)
-    rows = [dataset.row(index) for index in held.index.tolist()]
-    assert held.shard.tolist() == [row["shard"] for row in rows]
+    assert held.rows.index.tolist() == dataset.indices_of(split)
+    rows = [dataset.row(index) for index in held.rows.index.tolist()]
+    assert held.rows.shard.tolist() == [row["shard"] for row in rows]
     for name in ("image", "label"):
-        assert held.ranges[name].tolist() == [row[f"{name}_range"] for row in rows]
+        assert held.rows.ranges[name].tolist() == [row[f"{name}_range"] for row in rows]
 
 
 def test_the_split_does_not_depend_on_how_the_manifest_is_laid_out(dataset: Dataset) -> None:
@@ -52,13 +47,13 @@ def test_the_split_does_not_depend_on_how_the_manifest_is_laid_out(dataset: Data
     chunked = pa.concat_tables([shuffled.slice(0, 7), shuffled.slice(7, 1), shuffled.slice(8)])
     before, after = split_samples(dataset, "train"), split_samples(with_manifest(dataset, chunked), "train")
     assert before.digest == after.digest
-    assert before.index.tolist() == after.index.tolist()
-    assert before.ranges["label"].tolist() == after.ranges["label"].tolist()
+    assert before.rows.index.tolist() == after.rows.index.tolist()
+    assert before.rows.ranges["label"].tolist() == after.rows.ranges["label"].tolist()
 
 
 def test_other_pixels_have_another_digest(dataset: Dataset, tmp_path: Path) -> None:
     other = make_dataset(tmp_path / "other", samples=20, patch_shape=(8, 8, 8), seed=1)
-    assert split_samples(other, "train").index.tolist() == split_samples(dataset, "train").index.tolist()
+    assert split_samples(other, "train").rows.index.tolist() == split_samples(dataset, "train").rows.index.tolist()
     assert split_samples(other, "train").digest != split_samples(dataset, "train").digest
 
 
@@ -136,15 +131,15 @@ def batch_reader(dataset: Dataset, threads: int = 2) -> BatchReader:
 
 
 def test_more_shards_than_open_files_are_read_with_few_open(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "OPEN_FILES", 3)
+    monkeypatch.setattr(sample_reader, "OPEN_FILES", 3)
     reading = batch_reader(dataset)
     batch, pieces = reading.start(np.arange(20))
     for piece in pieces:
         piece.result()
-    assert len(open_files_below(dataset.path)) == 3
+    assert len(open_files_below(Path(dataset.path))) == 3
     assert all((batch["image"][i, 0].numpy() == dataset.sample(i).image).all() for i in range(20))
     reading.stop()
-    assert open_files_below(dataset.path) == []
+    assert open_files_below(Path(dataset.path)) == []
 
 
 def test_stopping_twice_or_before_the_start_is_harmless(dataset: Dataset) -> None:

@@ -18,7 +18,7 @@ from pipeline.catalog import Dataset, open_dataset
 from pipeline.errors import InputError
 from pipeline.volume import write_nifti
 from tests.command import run
-from tests.datasets import make_dataset
+from tests.datasets import make_dataset, with_manifest
 from training.realism.classifier import Side, two_sample_auc
 from training.realism.compare import auc_target, compare
 from training.realism.distances import kolmogorov_smirnov, quantiles, wasserstein
@@ -429,7 +429,7 @@ def test_bad_input_is_one_clear_message(
 
 def test_a_dataset_without_tumors_is_refused(home: Path) -> None:
     dataset = open_dataset(home / "data")
-    empty = replace(dataset, manifest=dataset.manifest.slice(0, 0))
+    empty = with_manifest(dataset, dataset.manifest.slice(0, 0))
     with pytest.raises(InputError, match="none of its 0 samples has a tumor of the liver"):
         synthetic_population(empty, "liver", 10)
 

@@ -8,16 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.catalog import DatasetInfo, read_info
-from tests.damage import CONFIG, assert_same, copy_home, flip, forge, make_home, part_of, rewrite_part
+from pipeline.manifest import part_name
+from tests.damage import KINDS, assert_same, copy_home, flip, forge, make_homes, part_of, rewrite_part
 from workers.plan import Plan
-from workers.replay import choose
+from workers.replay import choose, indices_of
 from workers.verify import verify
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_home(tmp_path_factory.mktemp("replay"))
+def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_homes(tmp_path_factory.mktemp("replay"))
+
+
+@pytest.fixture
+def home(homes: dict[str, Path]) -> Path:
+    return homes["full"]
 
 
 @pytest.fixture
@@ -35,6 +40,7 @@ def both(index: int, image: Any, label: Any) -> None:
     label[0, 0, 0] ^= 1
 
 
+@pytest.mark.parametrize("kind", ["full", "delta"])
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -43,8 +49,9 @@ def both(index: int, image: Any, label: Any) -> None:
     ],
 )
 def test_a_forged_shard_is_found_and_made_again(
-    home: Path, dataset: Path, change: Any, expected: list[tuple[str, str]]
+    homes: dict[str, Path], tmp_path: Path, kind: str, change: Any, expected: list[tuple[str, str]]
 ) -> None:
+    dataset = copy_home(homes[kind], tmp_path)
     forge(dataset, 1, change)
     assert verify(dataset).findings == []
     report = verify(dataset, replay=1.0)
@@ -57,7 +64,24 @@ def test_a_forged_shard_is_found_and_made_again(
     repaired = verify(dataset, replay=1.0, repair=True)
     assert repaired.ok
     assert [repair.note for repair in repaired.repairs] == ["made again, other than what was recorded"]
-    assert_same(dataset, home / "data")
+    assert_same(dataset, homes[kind] / "data")
+
+
+def test_a_recipe_of_other_pixels_is_found_and_made_again(homes: dict[str, Path], tmp_path: Path) -> None:
+    dataset = copy_home(homes["recipe"], tmp_path)
+    forge(dataset, 1, brighter)
+    assert verify(dataset).findings == []
+    report = verify(dataset, replay=1.0)
+    found = [(f.file, f.what) for f in report.findings if "crc32c" in f.what]
+    assert found == [(part_name(1), "sample 6: what its spec gives has another image_crc32c")]
+    assert verify(dataset, replay=1.0, repair=True).ok
+    assert_same(dataset, homes["recipe"] / "data")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sound_dataset_replays(homes: dict[str, Path], kind: str) -> None:
+    report = verify(homes[kind] / "data", replay=1.0)
+    assert (report.findings, report.replayed, report.notes) == ([], 10, [])
 
 
 def test_a_forged_label_is_found(dataset: Path) -> None:
@@ -132,29 +156,37 @@ def test_broken_shards_are_not_replayed(home: Path, dataset: Path) -> None:
 # ---- the choice ----
 
 
-@pytest.fixture(scope="module")
-def info(home: Path) -> DatasetInfo:
-    large = CONFIG.model_copy(update={"samples": 1000, "shard_samples": 64})
-    return read_info(home / "data").model_copy(update={"config": large, "shards": 16})
+PLAN = Plan(1000, 64)
+ALL = indices_of(PLAN, range(16))
 
 
 @pytest.mark.parametrize(
     ("fraction", "count"), [(1.0, 1000), (0.5, 500), (0.3, 300), (0.01, 10), (0.0001, 1), (1e-12, 1)]
 )
-def test_the_share_is_kept_and_is_at_least_one(info: DatasetInfo, fraction: float, count: int) -> None:
-    chosen = choose(info, range(16), fraction)
+def test_the_share_is_kept_and_is_at_least_one(fraction: float, count: int) -> None:
+    chosen = choose(5, ALL, fraction)
     assert len(chosen) == len(set(chosen)) == count
     assert chosen == sorted(chosen)
-    assert chosen == choose(info, range(16), fraction)
+    assert chosen == choose(5, ALL, fraction)
 
 
-def test_a_larger_share_holds_a_smaller_one(info: DatasetInfo) -> None:
-    assert set(choose(info, range(16), 0.1)) < set(choose(info, range(16), 0.2))
+def test_a_larger_share_holds_a_smaller_one() -> None:
+    assert set(choose(5, ALL, 0.1)) < set(choose(5, ALL, 0.2))
 
 
-def test_the_choice_is_of_the_given_shards_and_changes_with_the_seed(info: DatasetInfo) -> None:
-    plan = Plan(1000, 64)
-    assert choose(info, [3, 15], 1.0) == [*plan.indices(3), *plan.indices(15)]
-    assert choose(info, [], 1.0) == []
-    other = info.model_copy(update={"config": info.config.model_copy(update={"seed": 6})})
-    assert choose(info, range(16), 0.1) != choose(other, range(16), 0.1)
+def test_the_choice_is_of_the_given_shards_and_changes_with_the_seed() -> None:
+    assert choose(5, indices_of(PLAN, [3, 15]), 1.0) == [*PLAN.indices(3), *PLAN.indices(15)]
+    assert choose(5, indices_of(PLAN, []), 1.0) == []
+    assert choose(5, ALL, 0.1) != choose(6, ALL, 0.1)
+
+
+def test_samples_of_a_dataset_that_grew_keep_their_lots() -> None:
+    grown = indices_of(Plan(3000, 64, (1000,)), range(48))
+    assert {i for i in choose(5, grown, 0.5) if i < 1000} <= set(choose(5, ALL, 0.6))
+
+
+def test_the_choice_is_even() -> None:
+    """Of 100,000 samples a tenth: each tenth of the dataset gives its share, within 5 standard deviations."""
+    chosen = np.array(choose(7, np.arange(100_000), 0.1))
+    counts = np.histogram(chosen, 10, (0, 100_000))[0]
+    assert np.abs(counts - 1000).max() < 5 * np.sqrt(10_000 * 0.1 * 0.9)

@@ -18,16 +18,21 @@ from hypothesis import strategies as st
 
 from pipeline.shard import (
     DTYPES,
+    SLAB,
     ByteRange,
     ChunkError,
     FileDigest,
     ShardWriter,
+    StoredKind,
     array_crc32c,
+    chunk_edge,
     crc32c,
     decode_chunk,
+    decode_sample,
     encode_chunk,
     object_path,
 )
+from pipeline.store import FolderStore
 
 Shape = tuple[int, int, int]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -42,21 +47,35 @@ def random_arrays(samples: int, shape: Shape, seed: int = 0) -> Arrays:
     return {"image": image, "label": label}
 
 
-def write_shard(folder: Path, arrays: Arrays) -> tuple[list[dict[str, ByteRange]], list[FileDigest]]:
+def writer_of(folder: Path, samples: int, shape: Shape | None, **options: Any) -> ShardWriter:
+    return ShardWriter(FolderStore(folder.parent), folder.name, samples, shape, **options)
+
+
+def write_shard(
+    folder: Path, arrays: Arrays, kind: StoredKind = "full", slabs: bool = False
+) -> tuple[list[dict[str, ByteRange]], list[FileDigest]]:
     samples, *shape = arrays["image"].shape
-    with ShardWriter(folder, samples, (shape[0], shape[1], shape[2])) as writer:
-        ranges = [writer.append({name: array[k] for name, array in arrays.items()}) for k in range(samples)]
+    with writer_of(folder, samples, (shape[0], shape[1], shape[2]), kind=kind, slabs=slabs) as writer:
+        ranges = []
+        for k in range(samples):
+            ranges.append(writer.append(writer.encode({name: array[k] for name, array in arrays.items()})))
         return ranges, writer.finish()
 
 
 # -- other readers ----------------------------------------------------------------------------------------------------
 
-SHARDS: dict[str, tuple[int, Shape]] = {
-    "one sample": (1, (8, 8, 8)),
-    "several": (5, (6, 7, 9)),
-    "flat": (3, (4, 1, 3)),
-    "one voxel": (2, (1, 1, 1)),
-    "several blosc blocks": (2, (40, 40, 40)),
+# Samples, their shape, what is kept of them, whether a sample is in several chunks.
+SHARDS: dict[str, tuple[int, Shape, StoredKind, bool]] = {
+    "one sample": (1, (8, 8, 8), "full", False),
+    "several": (5, (6, 7, 9), "full", False),
+    "flat": (3, (4, 1, 3), "full", False),
+    "one voxel": (2, (1, 1, 1), "full", False),
+    "several blosc blocks": (2, (40, 40, 40), "full", False),
+    "differences": (5, (6, 7, 9), "delta", False),
+    "large differences": (2, (40, 40, 40), "delta", False),
+    "slabs": (2, (2 * SLAB, 5, 6), "full", True),
+    "slabs, the last one cut": (1, (2 * SLAB + 3, 5, 6), "full", True),
+    "differences in slabs": (1, (SLAB + 1, 5, 6), "delta", True),
 }
 READERS = ("zarr", "tensorstore", "zarrs")
 # In a process of its own: zarrs and tensorstore start thread pools that a later fork of the test process would hang on.
@@ -87,8 +106,8 @@ for folder in Path(sys.argv[1]).glob("*.zarr"):
 @pytest.fixture(scope="module")
 def read_by_others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readers")
-    for name, (samples, shape) in SHARDS.items():
-        write_shard(folder / f"{name}.zarr", random_arrays(samples, shape))
+    for name, (samples, shape, kind, slabs) in SHARDS.items():
+        write_shard(folder / f"{name}.zarr", random_arrays(samples, shape), kind, slabs)
     subprocess.run([sys.executable, "-c", READ_ALL, str(folder)], check=True)
     return folder
 
@@ -96,10 +115,18 @@ def read_by_others(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("shard", SHARDS)
 def test_every_zarr_reader_sees_the_arrays_that_were_written(read_by_others: Path, shard: str, reader: str) -> None:
-    for name, expected in random_arrays(*SHARDS[shard]).items():
+    for name, expected in random_arrays(*SHARDS[shard][:2]).items():
         found = np.load(read_by_others / f"{shard}-{reader}-{name}.npy")
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["full", "delta"])
+def test_a_shard_tells_what_it_keeps(tmp_path: Path, kind: StoredKind) -> None:
+    """Whoever opens the shard of another kind with a Zarr reader must not take differences for HU."""
+    write_shard(tmp_path / "s.zarr", random_arrays(2, (4, 4, 4)), kind)
+    attributes = dict(zarr.open_group(tmp_path / "s.zarr", mode="r").attrs)
+    assert attributes == ({"phantumor_store": "delta"} if kind == "delta" else {})
 
 
 def test_zarr_decodes_each_sample_alone(tmp_path: Path) -> None:
@@ -141,6 +168,13 @@ def test_the_metadata_is_the_format(
     assert document["codecs"] == [{"name": "sharding_indexed", "configuration": sharding}]
 
 
+def test_differences_are_compressed_harder(tmp_path: Path) -> None:
+    write_shard(tmp_path / "s.zarr", random_arrays(3, (8, 4, 2)), "delta")
+    document = json.loads((tmp_path / "s.zarr/image/zarr.json").read_text())
+    blosc = {"cname": "zstd", "clevel": 3, "shuffle": "shuffle", "typesize": 2, "blocksize": 0}
+    assert document["codecs"][0]["configuration"]["codecs"][1] == {"name": "blosc", "configuration": blosc}
+
+
 def test_a_shard_is_one_object_an_array_and_three_metadata_files(tmp_path: Path) -> None:
     write_shard(tmp_path / "s.zarr", random_arrays(3, (4, 4, 4)))
     files = {path.relative_to(tmp_path / "s.zarr").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
@@ -158,13 +192,18 @@ def test_digests_are_those_of_the_files(tmp_path: Path) -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(samples=st.integers(1, 5), shape=st.tuples(*[st.integers(1, 9)] * 3), seed=st.integers(0, 9))
+@given(
+    samples=st.integers(1, 5),
+    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    seed=st.integers(0, 9),
+    kind=st.sampled_from(["full", "delta"]),
+)
 def test_ranges_lead_to_the_samples_and_are_the_index(
-    tmp_path_factory: pytest.TempPathFactory, samples: int, shape: Shape, seed: int
+    tmp_path_factory: pytest.TempPathFactory, samples: int, shape: Shape, seed: int, kind: StoredKind
 ) -> None:
     folder = tmp_path_factory.mktemp("ranges") / "s.zarr"
     arrays = random_arrays(samples, shape, seed)
-    ranges, _ = write_shard(folder, arrays)
+    ranges, _ = write_shard(folder, arrays, kind)
     for name, array in arrays.items():
         data = (folder / object_path(name)).read_bytes()
         for row, expected in zip(ranges, array, strict=True):
@@ -177,6 +216,34 @@ def test_ranges_lead_to_the_samples_and_are_the_index(
         assert crc32c(stored).to_bytes(4, "little") == checksum
         assert sum(row[name].length for row in ranges) == len(data) - 16 * samples - 4
         np.testing.assert_array_equal(zarr.open_group(folder, mode="r")[name][:], array)
+
+
+@settings(max_examples=15, deadline=None)
+@given(samples=st.integers(1, 3), planes=st.integers(1, 3 * SLAB), seed=st.integers(0, 9))
+def test_ranges_of_samples_in_slabs_hold_all_their_chunks(
+    tmp_path_factory: pytest.TempPathFactory, samples: int, planes: int, seed: int
+) -> None:
+    folder, shape = tmp_path_factory.mktemp("slabs") / "s.zarr", (planes, 3, 2)
+    arrays = random_arrays(samples, shape, seed)
+    ranges, _ = write_shard(folder, arrays, slabs=True)
+    edge = chunk_edge(shape, whole_cases=True)
+    for name, array in arrays.items():
+        data = (folder / object_path(name)).read_bytes()
+        for row, expected in zip(ranges, array, strict=True):
+            offset, length = row[name]
+            out = np.full(shape, 77, DTYPES[name])
+            decode_sample(data[offset : offset + length], out, edge)
+            np.testing.assert_array_equal(out, expected)
+        assert len(data) == sum(row[name].length for row in ranges) + 16 * samples * -(-planes // edge) + 4
+
+
+@pytest.mark.parametrize("kind", ["full", "delta"])
+def test_what_follows_a_samples_chunks_is_refused(kind: StoredKind) -> None:
+    chunk = encode_chunk(TINY, kind)
+    with pytest.raises(ChunkError):
+        decode_sample(chunk + chunk, np.empty_like(TINY))
+    with pytest.raises(ChunkError):
+        decode_sample(chunk, np.empty((4, 3, 4), np.int16), edge=2)
 
 
 def test_the_same_samples_make_the_same_bytes(tmp_path: Path) -> None:
@@ -194,8 +261,9 @@ def sealed(body: bytes) -> bytes:
     return body + crc32c(body).to_bytes(4, "little")
 
 
-def test_every_flipped_bit_of_a_chunk_is_refused() -> None:
-    chunk = encode_chunk(TINY)
+@pytest.mark.parametrize("kind", ["full", "delta"])
+def test_every_flipped_bit_of_a_chunk_is_refused(kind: StoredKind) -> None:
+    chunk = encode_chunk(TINY, kind)
     for bit in range(8 * len(chunk)):
         broken = bytearray(chunk)
         broken[bit // 8] ^= 1 << bit % 8
@@ -203,8 +271,9 @@ def test_every_flipped_bit_of_a_chunk_is_refused() -> None:
             decode_chunk(bytes(broken), np.empty_like(TINY))
 
 
-def test_every_cut_of_a_chunk_is_refused() -> None:
-    chunk = encode_chunk(TINY)
+@pytest.mark.parametrize("kind", ["full", "delta"])
+def test_every_cut_of_a_chunk_is_refused(kind: StoredKind) -> None:
+    chunk = encode_chunk(TINY, kind)
     for length in range(len(chunk)):
         with pytest.raises(ChunkError):
             decode_chunk(chunk[:length], np.empty_like(TINY))
@@ -262,9 +331,9 @@ def test_an_arrays_checksum_does_not_depend_on_its_memory(stored: npt.NDArray[np
 @pytest.mark.parametrize("appended", [0, 1, 3])
 def test_a_shard_with_another_number_of_samples_is_not_finished(tmp_path: Path, appended: int) -> None:
     arrays = random_arrays(3, (4, 4, 4))
-    with ShardWriter(tmp_path / "s.zarr", 2, (4, 4, 4)) as writer:
+    with writer_of(tmp_path / "s.zarr", 2, (4, 4, 4)) as writer:
         for k in range(appended):
-            writer.append({name: array[k] for name, array in arrays.items()})
+            writer.append(writer.encode({name: array[k] for name, array in arrays.items()}))
         with pytest.raises(ValueError, match=f"{appended} of 2 samples"):
             writer.finish()
     assert not list(tmp_path.rglob("zarr.json"))
@@ -274,8 +343,8 @@ def test_an_abandoned_shard_is_no_zarr_group(tmp_path: Path) -> None:
     arrays = random_arrays(2, (4, 4, 4))
 
     def fail_half_way() -> None:
-        with ShardWriter(tmp_path / "s.zarr", 2, (4, 4, 4)) as writer:
-            writer.append({name: array[0] for name, array in arrays.items()})
+        with writer_of(tmp_path / "s.zarr", 2, (4, 4, 4)) as writer:
+            writer.append(writer.encode({name: array[0] for name, array in arrays.items()}))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -283,9 +352,15 @@ def test_an_abandoned_shard_is_no_zarr_group(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("zarr.json"))
 
 
-def test_a_shard_never_goes_into_a_folder_that_exists(tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError):
-        ShardWriter(tmp_path, 1, (4, 4, 4))
+def test_without_a_shape_all_samples_have_that_of_the_first(tmp_path: Path) -> None:
+    arrays = random_arrays(2, (4, 5, 6))
+    with writer_of(tmp_path / "s.zarr", 2, None) as writer:
+        for k in range(2):
+            writer.append(writer.encode({name: array[k] for name, array in arrays.items()}))
+        with pytest.raises(ValueError, match=r"image: .*expected int16 \(4, 5, 6\)"):
+            writer.encode({name: array[0, 1:] for name, array in arrays.items()})
+        writer.finish()
+    np.testing.assert_array_equal(zarr.open_group(tmp_path / "s.zarr", mode="r")["image"][:], arrays["image"])
 
 
 @pytest.mark.parametrize(
@@ -302,8 +377,8 @@ def test_a_shard_never_goes_into_a_folder_that_exists(tmp_path: Path) -> None:
 )
 def test_a_wrong_array_is_refused_and_nothing_is_written(tmp_path: Path, name: str, array: npt.NDArray[Any]) -> None:
     good = {"image": np.ones((4, 4, 4), np.int16), "label": np.ones((4, 4, 4), np.uint8)}
-    with ShardWriter(tmp_path / "s.zarr", 1, (4, 4, 4)) as writer:
+    with writer_of(tmp_path / "s.zarr", 1, (4, 4, 4)) as writer:
         with pytest.raises(ValueError, match=rf"{name}: .*expected"):
-            writer.append(good | {name: array})
-        assert writer.append(good)["image"].offset == 0
+            writer.encode(good | {name: array})
+        assert writer.append(writer.encode(good))["image"].offset == 0
         writer.finish()

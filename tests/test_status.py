@@ -135,3 +135,25 @@ def test_the_status_is_json(folder: Path) -> None:
 def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a phantumor dataset"):
         dataset_status(tmp_path)
+
+
+def test_it_tells_who_is_at_work_what_failed_and_how_the_last_run_went(folder: Path) -> None:
+    leave(folder, {0: 100.0})
+    for name, document in (
+        ("running/000001-0123abcd.json", {"shard": 1, "host": "node-7", "pid": 4}),
+        ("failures/000002.json", {"shard": 2}),
+        ("runs/20261123T100000-aaaaaa/run.json", {"user": "early", "outcome": "complete", "ended": "then"}),
+        ("runs/20261123T110000-bbbbbb/run.json", {"user": "ada", "host": "head", "executor": "ray", "started": "now"}),
+        ("runs/20261123T110000-bbbbbb/progress.json", {"samples_per_s": 12.5, "retries": 3, "updated": "later"}),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(document))
+    (folder / "running/000000-cut.json").write_text("{")
+    status = dataset_status(folder)
+    assert [(r["shard"], r["host"]) for r in status["running"]] == [(1, "node-7")]
+    assert status["failed_shards"] == [2]
+    assert (status["last_run"]["user"], status["last_run"]["samples_per_s"]) == ("ada", 12.5)
+    said = "\n".join(describe_status(status))
+    assert "by ada on head (ray), last heard of later" in said
+    assert "1 shards being made on node-7" in said
+    assert "1 shards failed (2)" in said

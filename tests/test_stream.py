@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import reader
 from pipeline.catalog import Dataset, open_dataset
 from pipeline.errors import InputError
-from tests.datasets import make_dataset, open_files_below
-from training import reader
+from tests.datasets import make_dataset, object_file, open_files_below
 from training.augment import to_window
 from training.order import epoch_permutation
 from training.stream import ShardStream
@@ -140,8 +140,8 @@ def test_without_shuffling_samples_come_by_index(dataset: Dataset) -> None:
 
 def test_a_growing_dataset_gives_what_is_committed(tmp_path: Path) -> None:
     whole = make_dataset(tmp_path / "dataset", samples=12, patch_shape=SHAPE)
-    (whole.path / "manifest.parquet").unlink()
-    (whole.path / "manifest" / "000001.parquet").unlink()
+    (Path(whole.path) / "manifest.parquet").unlink()
+    (Path(whole.path) / "manifest" / "000001.parquet").unlink()
     growing = open_dataset(whole.path)
     assert sorted(flat(indices(ShardStream(growing, 2, split="all", epochs=1)))) == [0, 1, 2, 3, 8, 9, 10, 11]
 
@@ -417,7 +417,7 @@ def test_threads_and_files_are_gone_however_reading_ends(
 ) -> None:
     end(ShardStream(dataset, 2, epochs=4, threads=3))
     assert reading_threads() == []
-    assert open_files_below(dataset.path) == []
+    assert open_files_below(Path(dataset.path)) == []
 
 
 @pytest.fixture
@@ -434,15 +434,15 @@ def test_no_ctrl_c_is_lost_and_each_can_be_resumed(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     """Many tries, because an interrupt gets lost only when it meets Python code in a destructor."""
-    decode, calls = reader.decode_chunk, itertools.count()
+    decode, calls = reader.decode_sample, itertools.count()
     whole = flat(indices(ShardStream(dataset, 2), 200))
 
-    def interrupting(data: bytes, out: Any) -> None:
+    def interrupting(*given: Any) -> None:
         if next(calls) == call:
             os.kill(os.getpid(), signal.SIGINT)
-        decode(data, out)
+        decode(*given)
 
-    monkeypatch.setattr(reader, "decode_chunk", interrupting)
+    monkeypatch.setattr(reader, "decode_sample", interrupting)
     stream = ShardStream(dataset, 2)
     seen: list[list[int]] = []
     with pytest.raises(KeyboardInterrupt):
@@ -458,12 +458,12 @@ def test_no_ctrl_c_is_lost_and_each_can_be_resumed(
 
 
 def cut_object(dataset: Dataset, shard: int, name: str) -> None:
-    file = dataset.object_file(shard, name)
+    file = object_file(dataset, shard, name)
     os.truncate(file, dataset.manifest[f"{name}_range"].to_pylist()[4 * shard + 3][0] + 10)
 
 
 def flip_a_byte(dataset: Dataset, shard: int, name: str) -> None:
-    file = dataset.object_file(shard, name)
+    file = object_file(dataset, shard, name)
     data = bytearray(file.read_bytes())
     offset, length = dataset.manifest[f"{name}_range"].to_pylist()[4 * shard + 3]
     data[offset + length // 2] ^= 1
@@ -471,7 +471,7 @@ def flip_a_byte(dataset: Dataset, shard: int, name: str) -> None:
 
 
 def remove_shard(dataset: Dataset, shard: int, name: str) -> None:
-    shutil.rmtree(dataset.object_file(shard, name).parents[5])
+    shutil.rmtree(object_file(dataset, shard, name).parents[5])
 
 
 FAULTS = [
@@ -504,7 +504,7 @@ def test_a_broken_shard_is_one_error_that_names_it(
 
 
 def test_a_repaired_shard_is_read_where_the_stream_failed(own_dataset: Dataset) -> None:
-    file = own_dataset.object_file(3, "image")
+    file = object_file(own_dataset, 3, "image")
     data = file.read_bytes()
     file.unlink()
     stream = ShardStream(own_dataset, 4, split="all", epochs=1, shuffle=False)
@@ -517,16 +517,16 @@ def test_a_repaired_shard_is_read_where_the_stream_failed(own_dataset: Dataset) 
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_errors_in_every_worker_reach_the_consumer_once(own_dataset: Dataset, threads: int) -> None:
-    shutil.rmtree(own_dataset.path / "shards")
+    shutil.rmtree(Path(own_dataset.path) / "shards")
     with pytest.raises(InputError, match="broken shard"):
         next(iter(ShardStream(own_dataset, 4, threads=threads, prefetch=8)))
 
 
 def test_an_unforeseen_error_in_a_worker_is_not_swallowed(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    def out_of_memory(data: bytes, out: Any) -> None:
+    def out_of_memory(*_: Any) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(reader, "decode_chunk", out_of_memory)
+    monkeypatch.setattr(reader, "decode_sample", out_of_memory)
     with pytest.raises(MemoryError, match="no room"):
         next(iter(ShardStream(dataset, 4)))
 

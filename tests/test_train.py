@@ -14,7 +14,7 @@ import torch
 from pipeline.catalog import Dataset
 from pipeline.config import AugmentConfig, NetworkConfig, TrainConfig, resolve
 from pipeline.errors import InputError, PhantumorError
-from tests.datasets import make_dataset
+from tests.datasets import make_dataset, with_manifest
 from training.augment import augment
 from training.checkpoint import read_checkpoint
 from training.predict import predict_dataset
@@ -345,7 +345,7 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path, straight: Path) -> No
 
 
 def test_resuming_on_a_dataset_that_has_grown_is_refused(tmp_path: Path, dataset: Dataset) -> None:
-    growing = Dataset(dataset.path, dataset.info, dataset.manifest.slice(0, 15), dataset.parts)
+    growing = with_manifest(dataset, dataset.manifest.slice(0, 15))
     train(growing, tmp_path / "run", changed(steps=2), log=silent)
     with pytest.raises(InputError, match="or it has grown"):
         train(dataset, tmp_path / "run", changed(steps=2), resume=True, log=silent)
@@ -381,7 +381,7 @@ def test_settings_that_cannot_train_are_refused_before_anything_is_written(
 
 
 def test_a_dataset_without_training_samples_is_refused(tmp_path: Path, dataset: Dataset) -> None:
-    empty = Dataset(dataset.path, dataset.info, dataset.manifest.slice(3, 2), dataset.parts)
+    empty = with_manifest(dataset, dataset.manifest.slice(3, 2))
     with pytest.raises(InputError, match="'train' holds no sample"):
         train(empty, tmp_path / "run", SHORT, log=silent)
     with pytest.raises(InputError, match="not a phantumor dataset"):

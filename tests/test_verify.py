@@ -20,6 +20,7 @@ import workers.repair
 from pipeline.errors import InputError
 from pipeline.manifest import SCHEMA, part_name, read_part
 from pipeline.shard import FileDigest
+from pipeline.store import open_store
 from tests.command import run
 from tests.damage import (
     CONFIG,
@@ -228,13 +229,13 @@ def test_damage_is_found_where_it_is(dataset: Path, kind: str) -> None:
 def test_a_flipped_bit_anywhere_in_a_part_is_found_or_without_effect(dataset: Path) -> None:
     """The footer of a Parquet file has no checksum, so here it is the whole manifest that tells."""
     original = (dataset / PART).read_bytes()
-    part, rows = read_part(dataset, 1)
+    part, rows = read_part(open_store(dataset), 1)
     found = 0
     for position in range(7, len(original), len(original) // 50):
         flip(dataset / PART, position)
         if verify(dataset).ok:
-            assert read_part(dataset, 1)[0] == part, position
-            assert read_part(dataset, 1)[1].equals(rows), position
+            assert read_part(open_store(dataset), 1)[0] == part, position
+            assert read_part(open_store(dataset), 1)[1].equals(rows), position
         else:
             found += 1
         (dataset / PART).write_bytes(original)

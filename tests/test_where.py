@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.catalog import Dataset, open_dataset
 from pipeline.errors import InputError
-from pipeline.manifest import SCHEMA, TUMOR_TYPE
-from pipeline.where import select
+from pipeline.manifest import SCHEMA, TUMOR_TYPE, ManifestFile
+from pipeline.where import chosen, columns_named, positions, select
+from tests.datasets import make_dataset
 
 Tumor = dict[str, Any]
 
@@ -300,3 +303,66 @@ def test_tables_without_rows_or_tumors_select_nothing(expression: str, table: pa
 def test_a_selection_keeps_whole_rows() -> None:
     table = make_table()
     assert select(table, "kind = 'metastasis'").equals(table.take([0, 3]))
+
+
+# -- datasets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("where") / "data", samples=14, patch_shape=(8, 8, 8))
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["one manifest file", "parts only"])
+@pytest.mark.parametrize(
+    "expression",
+    ["n_tumors = 0", "kind = 'bright' and split = 'test'", "index in (3, 12)", "n_tumors > 9", "instance = 2"],
+)
+def test_positions_are_those_of_the_rows(dataset: Dataset, tmp_path: Path, expression: str, whole: bool) -> None:
+    opened = dataset
+    if not whole:
+        opened = make_dataset(tmp_path / "growing", samples=14, patch_shape=(8, 8, 8))
+        (tmp_path / "growing" / "manifest.parquet").unlink()
+        opened = open_dataset(opened.path)
+    found = positions(opened, expression)
+    assert found.dtype == np.int64
+    assert opened.manifest.take(pa.array(found)).equals(select(opened.manifest, expression))
+
+
+@pytest.mark.parametrize(
+    ("expression", "columns"),
+    [
+        ("split = 'test'", ["split"]),
+        ("kind = 'hcc' and diameter_mm < 10 and n_tumors > 1", ["tumors.diameter_mm", "tumors.kind", "n_tumors"]),
+    ],
+)
+def test_only_the_columns_it_names_are_read(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, expression: str, columns: list[str]
+) -> None:
+    asked: list[object] = []
+    read = ManifestFile.columns
+    monkeypatch.setattr(ManifestFile, "columns", lambda self, names: asked.append(names) or read(self, names))
+    positions(open_dataset(dataset.path), expression)
+    assert len(asked) == 1
+    assert sorted(asked[0]) == sorted(columns) == sorted(columns_named(expression))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({}, list(range(14))),
+        ({"split": "val"}, [3, 8, 13]),
+        ({"limit": 2}, [0, 1]),
+        ({"where": "n_tumors = 0"}, [6, 13]),
+        ({"where": "n_tumors = 0", "split": "val"}, [13]),
+        ({"where": "n_tumors = 0", "limit": 1}, [6]),
+        ({"split": "none"}, []),
+    ],
+)
+def test_a_choice_is_of_where_split_and_limit(dataset: Dataset, choice: dict[str, Any], expected: list[int]) -> None:
+    assert chosen(dataset, **choice).tolist() == expected
+
+
+def test_a_limit_of_none_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(InputError, match="--limit 0: must be 1 or more"):
+        chosen(dataset, limit=0)

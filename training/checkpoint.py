@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -142,9 +141,9 @@ def load_state(network: torch.nn.Module, state: dict[str, Any], path: Path) -> N
         raise InputError(f"{path}: its weights do not fit the network of its settings: {lines[-1].strip()}") from error
 
 
-def write_config(run: Path, config: TrainConfig, data: Path) -> None:
+def write_config(run: Path, config: TrainConfig, data: str) -> None:
     """`config.yaml`: the resolved settings in the form that `--config` reads, under the dataset's path as a comment."""
-    replace_file(run / CONFIG, f"# data: {os.fspath(data)!r}\n{to_yaml(config)}".encode())
+    replace_file(run / CONFIG, f"# data: {data!r}\n{to_yaml(config)}".encode())
 
 
 def append_metrics(run: Path, record: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.case import UInt8Array
-from pipeline.catalog import Dataset, open_dataset
+from pipeline.catalog import INFO, Dataset, open_dataset
 from pipeline.errors import InputError
 from pipeline.files import writing_to
 from pipeline.image import Volume, check_same_grid
@@ -20,6 +20,7 @@ from pipeline.intake import read_native
 from pipeline.organs import CLASS_NAMES, LabelMap, is_tumor, label_map
 from pipeline.progress import Progress
 from pipeline.sources import CaseSource, find_cases
+from pipeline.store import Location, open_store
 from pipeline.versions import software
 from pipeline.volume import read_nifti, write_nifti
 from training.predict import (
@@ -62,7 +63,7 @@ class Scored(Protocol):
 
 def evaluate_run(
     run: Path,
-    data: Path,
+    data: Location,
     out: Path,
     *,
     split: str = "test",
@@ -77,12 +78,13 @@ def evaluate_run(
     """
     segmenter = load_segmenter(run)
     context = {"run": str(run), "data": str(data), **{f"version of {k}": v for k, v in software().items()}}
-    if (data / "dataset.json").exists():
-        dataset = open_dataset(data)
+    place = open_store(data)
+    if place.folder is None or place.exists(INFO):
+        dataset = open_dataset(place)
         context |= {"split": split, "dataset config digest": dataset.info.config_digest}
         samples = StoredSamples(dataset, segmenter, samples_to_predict(segmenter, dataset, split)[:limit])
         return _evaluate(samples, out, context, log)
-    cases = RealCases(data, labels, healthy, limit, segmenter, out / "predictions")
+    cases = RealCases(place.folder, labels, healthy, limit, segmenter, out / "predictions")
     if cases.unjudged:
         unjudged = ", ".join(cases.unjudged)
         log(f"note: no tumor mask, so tumors are not judged (--healthy says that there are none): {unjudged}")

@@ -24,6 +24,7 @@ from pipeline.errors import InputError
 from pipeline.files import writing_to
 from pipeline.image import Volume
 from pipeline.resample import SAME_SPACING, resample_ct, resample_labels_to
+from pipeline.store import Location
 from pipeline.volume import read_grid, read_nifti, write_nifti
 from training.augment import to_window
 from training.checkpoint import load_for_inference
@@ -194,7 +195,7 @@ def describe_volumes(labels: Volume, classes: ClassTable) -> str:
 
 
 def predict_dataset(
-    run: Path, dataset: Path | Dataset, split: str, batch_size: int = 2, device: str = "auto"
+    run: Path, dataset: Location | Dataset, split: str, batch_size: int = 2, device: str = "auto"
 ) -> Iterator[Prediction]:
     """The stored samples of a split (`all` for every sample) with the best network's prediction, by ascending index."""
     data = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)

@@ -6,68 +6,54 @@ In: a dataset's manifest and its shard objects. Out: host tensors. Which sample 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from pipeline.catalog import Dataset, broken_shard
+from pipeline.catalog import Dataset
 from pipeline.errors import InputError
-from pipeline.shard import DTYPES, ChunkError, decode_chunk
+from pipeline.reader import Located, SampleReader, column_names, located
+from pipeline.shard import DTYPES
 from training.order import IntArray
 
 Batch = dict[str, torch.Tensor]
 Window = tuple[float, float]
-OPEN_FILES = 256  # of each stream; a quarter of the usual limit of a process
 _THREADS = "shard-stream"
 
 
 @dataclass(frozen=True)
 class SplitSamples:
-    """The samples of a split by ascending index, as arrays: what reading needs of their manifest rows."""
+    """The samples of a split by ascending index: what reading needs of their manifest rows."""
 
-    index: IntArray  # (n,)
-    shard: IntArray  # (n,)
-    ranges: Mapping[str, IntArray]  # by array name: byte offset and length, (n, 2)
+    rows: Located
     digest: str  # of the indices and pixel checksums: the same for the same samples, however they are stored
 
 
 def split_samples(dataset: Dataset, split: str) -> SplitSamples:
     """Take a split's columns out of the manifest (`all` for every sample); an InputError when it has no sample."""
-    table = dataset.manifest
-    chosen = np.ones(len(table), bool) if split == "all" else _column(dataset, pc.equal(table["split"], split), "split")
-    index = _column(dataset, table["index"], "index")
-    rows = np.flatnonzero(chosen)
-    if len(rows) == 0:
+    table = dataset.columns([*column_names(dataset), "split"])
+    if split != "all":
+        if table["split"].null_count:
+            raise InputError(
+                f"{dataset.path}: the manifest has rows without split. `phantumor verify` finds such shards"
+            )
+        table = table.filter(pc.equal(table["split"], split))
+    if not table.num_rows:
         raise _empty_split(dataset, split)
-    rows = rows[np.argsort(index[rows], kind="stable")]
-    sums = [_column(dataset, table[f"{name}_crc32c"], f"{name}_crc32c")[rows] for name in DTYPES]
-    digest = hashlib.sha256(b"".join(column.tobytes() for column in (index[rows], *sums)))
-    ranges = {name: _column(dataset, table[f"{name}_range"], f"{name}_range").reshape(-1, 2)[rows] for name in DTYPES}
-    return SplitSamples(index[rows], _column(dataset, table["shard"], "shard")[rows], ranges, digest.hexdigest()[:16])
-
-
-def _column(dataset: Dataset, column: pa.ChunkedArray, name: str) -> npt.NDArray[Any]:
-    """A manifest column as an array, list items one after another; an InputError when a row lacks its value."""
-    nulls = column.null_count
-    if pa.types.is_fixed_size_list(column.type):
-        column = pc.list_flatten(column)
-    if nulls or column.null_count:
-        raise InputError(f"{dataset.path}: the manifest has rows without {name}. `phantumor verify` finds such shards")
-    array: npt.NDArray[Any] = column.to_numpy()
-    return array
+    table = table.take(pc.sort_indices(table, [("index", "ascending")]))
+    rows = located(dataset, table)
+    digest = hashlib.sha256(rows.index.tobytes())
+    for name in DTYPES:
+        digest.update(rows.crc32c[name].astype(np.uint32).tobytes())
+    return SplitSamples(rows, digest.hexdigest()[:16])
 
 
 def _empty_split(dataset: Dataset, split: str) -> InputError:
@@ -120,25 +106,6 @@ class BufferPool:
         return array
 
 
-@dataclass(frozen=True)
-class _OpenObject:
-    """An open shard object, closed when the cache and the last thread that reads it have dropped it."""
-
-    path: Path
-    handle: int
-
-    def __del__(self) -> None:
-        os.close(self.handle)
-
-
-def _open_object(dataset: Dataset, shard: int, name: str) -> _OpenObject:
-    path = dataset.object_file(shard, name)
-    try:
-        return _OpenObject(path, os.open(path, os.O_RDONLY))
-    except OSError as error:
-        raise broken_shard(path, error) from error
-
-
 class BatchReader:
     """Fills batches by threads. Errors wait in the futures."""
 
@@ -154,9 +121,9 @@ class BatchReader:
     ) -> None:
         shape = (batch_size, 1, *dataset.info.patch_shape)
         self.pools = {"image": BufferPool(shape, dtype, pinned), "label": BufferPool(shape, torch.uint8, pinned)}
-        self._samples, self._threads, self._window = samples, threads, window
+        self._threads, self._window = threads, window
+        self._samples = SampleReader(dataset, samples.rows)
         self._patch_shape = dataset.info.patch_shape
-        self._open = lru_cache(maxsize=OPEN_FILES)(partial(_open_object, dataset))
         self._executor: ThreadPoolExecutor | None = None
 
     def start(self, rows: IntArray) -> tuple[Batch, list[Future[None]]]:
@@ -164,7 +131,7 @@ class BatchReader:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._threads, _THREADS)
         batch = {name: pool.lend(len(rows)) for name, pool in self.pools.items()}
-        batch["index"] = torch.from_numpy(self._samples.index[rows])
+        batch["index"] = torch.from_numpy(self._samples.rows.index[rows])
         pieces = min(self._threads, len(rows))
         slots = [range(k, len(rows), pieces) for k in range(pieces)]
         return batch, [self._executor.submit(self._fill, batch, rows, piece) for piece in slots]
@@ -174,23 +141,11 @@ class BatchReader:
         stored = np.empty(self._patch_shape, DTYPES["image"]) if self._window else None
         for slot in slots:
             row = int(rows[slot])
-            self._decode(row, "label", labels[slot, 0])
             if stored is None or self._window is None:
-                self._decode(row, "image", images[slot, 0])
+                self._samples.read(row, images[slot, 0], labels[slot, 0])
             else:
-                self._decode(row, "image", stored)
+                self._samples.read(row, stored, labels[slot, 0])
                 _scale_to_window(stored, self._window, images[slot, 0])
-
-    def _decode(self, row: int, name: str, out: npt.NDArray[Any]) -> None:
-        file = self._open(int(self._samples.shard[row]), name)
-        offset, length = self._samples.ranges[name][row].tolist()
-        try:
-            data = os.pread(file.handle, length, offset)
-            if len(data) != length:
-                raise ChunkError(f"ends {length - len(data)} bytes early")
-            decode_chunk(data, out)
-        except (OSError, ChunkError) as error:
-            raise broken_shard(file.path, error) from error
 
     def stop(self) -> None:
         """Cancel what has not begun, wait for what has, and close the files."""
@@ -199,7 +154,7 @@ class BatchReader:
             # An abandoned iterator may be collected within a reading thread, which cannot wait for itself.
             inside = threading.current_thread().name.startswith(_THREADS)
             executor.shutdown(wait=not inside, cancel_futures=True)
-        self._open.cache_clear()
+        self._samples.close()
 
 
 def _scale_to_window(image: npt.NDArray[np.int16], window: Window, out: npt.NDArray[np.floating[Any]]) -> None:

@@ -75,7 +75,7 @@ class ShardStream:
         self.wait_seconds = 0.0  # that the consumer has waited for batches, in total
         self._device = _checked_device(device)
         held = split_samples(self.dataset, split)
-        self.samples = len(held.index)
+        self.samples = len(held.rows.index)
         self._identity = {
             "split": split,
             "seed": seed,

@@ -19,6 +19,7 @@ from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import TrainConfig, differences
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import writing_to
+from pipeline.store import Location
 from pipeline.versions import software
 from training.augment import augment, random_crop, step_generator, to_window
 from training.checkpoint import (
@@ -50,7 +51,7 @@ class TrainingInterrupted(PhantumorError):  # noqa: N818, being stopped is no er
 
 
 def train(
-    data: Path | Dataset,
+    data: Location | Dataset,
     out: Path,
     config: TrainConfig,
     *,
@@ -320,4 +321,4 @@ class Training:
 def _digest(dataset: Dataset) -> str:
     """Which samples a dataset holds, wherever it lies: its recipe, its bank, and how much of it is there."""
     info = dataset.info
-    return f"{info.config_digest}-{info.bank_fingerprint}-{dataset.manifest.num_rows}"
+    return f"{info.config_digest}-{info.bank_fingerprint}-{dataset.rows}"

@@ -1,70 +1,72 @@
 """Whether a dataset is whole: reads every byte of every committed shard and compares it with what the manifest says.
 
-Needs no bank and changes nothing. `workers.replay` compares with the bank, `workers.repair` makes broken shards again.
+Needs no bank (but for the pixels of a `delta` dataset) and changes nothing. `workers.replay` compares with the bank,
+`workers.repair` makes broken shards again, `workers.view_checks` is for views.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.catalog import DatasetInfo, dataset_classes
+from pipeline.catalog import MOST_VOXELS, DatasetInfo, dataset_classes, recipe_digest
 from pipeline.errors import InputError
-from pipeline.manifest import (
-    OPTIONAL,
-    SCHEMA,
-    Part,
-    committed_shards,
-    part_name,
-    read_part,
-    read_whole_manifest,
-    sample_id,
-)
+from pipeline.grid import index3
+from pipeline.manifest import OPTIONAL, SCHEMA, Part, committed_shards, part_name, read_part, sample_id
 from pipeline.progress import Progress
 from pipeline.shard import DTYPES, object_path
-from pipeline.threads import in_threads
-from workers.findings import INFO, WHOLE, Finding, unreadable
-from workers.plan import Plan
-from workers.shard_files import check_files
+from pipeline.store import Store
+from pipeline.threads import THREADS, in_threads
+from workers.findings import INFO, WHOLE, Finding, few, unreadable
+from workers.plan import Plan, plan_of
+from workers.shard_files import Healthy, Layout, check_files
+from workers.whole import Said, Whole, open_if_sound, row_differences, uncommitted
 
 _OBJECTS = sorted(object_path(name) for name in DTYPES)
+_RANGES = [f"{name}_range" for name in DTYPES]
+_FIXED_LISTS = ["shape_vox", "origin_vox", "affine", *_RANGES]  # whose items are numbers, never null
+_REMOTE_THREADS = 16  # an object store answers many at once, each of them slowly
+_MEMORY = 2 << 30  # bytes for the samples that are checked at a time
+_CASE_VOXELS = 2**27  # of a large whole case
 
 
-def plan_of(info: DatasetInfo) -> Plan:
-    """Which samples each shard of a dataset holds."""
-    return Plan(info.config.samples, info.config.shard_samples)
-
-
-def check_dataset(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
+def check_dataset(store: Store, info: DatasetInfo, healthy: Healthy | None = None) -> Iterator[Finding]:
     """Everything that is wrong with the files of a dataset, shard by shard, with progress on standard error."""
-    plan, committed = plan_of(info), committed_shards(folder)
+    plan, committed = plan_of(info), committed_shards(store)
     yield from _info_findings(info, plan)
-    whole: _Whole | None = None
-    if (folder / WHOLE).exists():
-        try:
-            whole = _Whole.read(folder)
-        except InputError as error:
-            yield unreadable(None, WHOLE, error, "compact")
-    progress = Progress(plan.samples_in(committed), "samples checked")
-    results = in_threads(lambda shard: check_shard(folder, info, shard, whole), committed)
+    whole: Whole | None = None
+    if store.exists(WHOLE):
+        opened = open_if_sound(store, plan.samples)
+        if isinstance(opened, Finding):
+            yield opened
+        else:
+            whole = opened
+    said = whole.said(committed) if whole else ((shard, None) for shard in committed)
+    progress = Progress(plan.samples_in(shard for shard in committed if shard < plan.shards), "samples checked")
+    results = in_threads(lambda one: check_shard(store, info, *one, healthy), said, threads_for(store, [info]))
     for shard, findings in zip(committed, results, strict=True):
         yield from findings
-        progress.advance(len(plan.indices(shard)))
+        progress.advance(len(plan.indices(shard)) if shard < plan.shards else 0)
     if whole is not None:
-        yield from whole.uncommitted(committed, plan)
+        yield from _end_of(whole, committed, plan)
+
+
+def threads_for(store: Store, infos: Iterable[DatasetInfo]) -> int:
+    """How many shards of these datasets to check at a time: each has a sample in memory, encoded and decoded."""
+    voxels = max(_CASE_VOXELS if info.config.whole_cases else math.prod(info.patch_shape) for info in infos)
+    wanted = THREADS if store.folder is not None else _REMOTE_THREADS
+    return max(1, min(wanted, _MEMORY // (8 * voxels)))
 
 
 def _info_findings(info: DatasetInfo, plan: Plan) -> list[Finding]:
     """`dataset.json` against itself. Its settings decide all bytes, so nothing is remade from settings in doubt."""
     wrong = []
-    if info.config.digest() != info.config_digest:
+    if recipe_digest(info.config) != info.config_digest:
         wrong.append("its config does not have its config_digest: it was edited, or another phantumor wrote it")
     if info.shards != plan.shards:
         wrong.append(f"it plans {info.shards} shards, its config makes {plan.shards}")
@@ -73,41 +75,102 @@ def _info_findings(info: DatasetInfo, plan: Plan) -> list[Finding]:
     return [Finding(None, what, INFO, "none") for what in wrong]
 
 
+def _end_of(whole: Whole, committed: list[int], plan: Plan) -> Iterator[Finding]:
+    """What is known of the whole manifest once all parts were compared with it."""
+    if whole.fault is not None:
+        yield whole.fault
+    what = f"is missing, though {WHOLE} knows the shard"
+    for shard in uncommitted(whole, committed):
+        yield Finding(shard, what, part_name(shard), "remake" if 0 <= shard < plan.shards else "compact")
+
+
 # ---- one shard ----
 
 
-def check_shard(folder: Path, info: DatasetInfo, shard: int, whole: _Whole | None = None) -> list[Finding]:
-    """What is wrong with a committed shard: its part, its files, its rows in `manifest.parquet`."""
-    file, plan = part_name(shard), plan_of(info)
+class Examined(NamedTuple):
+    """A shard's part, where it can be relied on, and what is wrong with part and files."""
+
+    findings: list[Finding]
+    part: Part | None = None
+    rows: pa.Table | None = None
+
+
+def check_shard(
+    store: Store, info: DatasetInfo, shard: int, said: Said | None = None, healthy: Healthy | None = None
+) -> list[Finding]:
+    """What is wrong with a committed shard: its part, its files, what `manifest.parquet` says of it."""
+    found = examine(store, info, shard, healthy)
+    if said is not None and found.part is not None and found.rows is not None:
+        wrong = _whole_differences(said, found.part, found.rows)
+        found.findings.extend(Finding(shard, what, WHOLE, "compact") for what in wrong)
+    return few(found.findings)
+
+
+def examine(store: Store, info: DatasetInfo, shard: int, healthy: Healthy | None = None) -> Examined:
+    """Read the part and every file of a committed shard."""
+    file, plan, kind = part_name(shard), plan_of(info), info.config.store
     if shard >= plan.shards:
         what = f"the dataset has no such shard, the last is {plan.shards - 1}; remove this file"
-        return [Finding(shard, what, file, "none")]
+        return Examined([Finding(shard, what, file, "none")])
     try:
-        part, rows = read_part(folder, shard)
+        part, rows = read_part(store, shard)
     except InputError as error:
-        return [unreadable(shard, file, error)]
+        return Examined([unreadable(shard, file, error)])
     indices = plan.indices(shard)
-    wrong = _structure_faults(part, rows, indices)
+    wrong = _structure_faults(part, rows, indices, info)
     if wrong:  # without the columns and files to rely on, what follows would only add noise
-        return [Finding(shard, what, file) for what in wrong]
+        return Examined([Finding(shard, what, file) for what in wrong])
     found = [Finding(shard, what, file) for what in _row_faults(part, rows, indices, info)]
-    found += check_files(folder, part, rows, info.patch_shape)
-    return found + (whole.differences(part, rows) if whole is not None else [])
+    if kind != "recipe":
+        layout = Layout(kind, index3(rows["shape_vox"][0].as_py()), info.config.whole_cases)
+        found += check_files(store, part, rows, layout, healthy)
+    return Examined(found, part, rows)
 
 
-def _structure_faults(part: Part, rows: pa.Table, indices: range) -> list[str]:
+def _structure_faults(part: Part, rows: pa.Table, indices: range, info: DatasetInfo) -> list[str]:
     """Faults of a part that make the rest of it useless."""
     try:
         rows.validate(full=True)
     except pa.ArrowInvalid as error:
         return [f"holds invalid values: {error}"]
-    empty = [name for name in SCHEMA.names if name not in OPTIONAL and rows[name].null_count]
-    if empty:
-        return [f"has rows without a value for {', '.join(empty)}"]
     if rows.num_rows != len(indices):
         return [f"holds {rows.num_rows} rows, the shard has {len(indices)} samples"]
-    if sorted(file.path for file in part.files) != _OBJECTS:
-        return [f"names the files {', '.join(file.path for file in part.files) or 'none'}, not image and label"]
+    kind = info.config.store
+    empty = _without_value(rows, [n for n in SCHEMA.names if n not in OPTIONAL or (n in _RANGES and kind != "recipe")])
+    if empty:
+        return [f"has rows without a value for {', '.join(empty)}"]
+    return _shape_faults(rows, info) or _pixel_faults(part, rows, kind)
+
+
+def _shape_faults(rows: pa.Table, info: DatasetInfo) -> list[str]:
+    """Whether all samples of the shard have one shape, which the dataset's settings allow: memory depends on it."""
+    shapes = {tuple(shape) for shape in rows["shape_vox"].to_pylist()}
+    wanted = "that of a case" if info.config.whole_cases else str(info.patch_shape)
+    for shape in sorted(shapes):
+        possible = min(shape) > 0 and math.prod(shape) <= MOST_VOXELS
+        if not (possible if info.config.whole_cases else shape == info.patch_shape):
+            return [f"has rows with shape_vox {shape}, the shape is {wanted}"]
+    return ["has rows with several shape_vox"] if len(shapes) > 1 else []
+
+
+def _without_value(rows: pa.Table, names: Iterable[str]) -> list[str]:
+    """Columns that have a null, or lists of numbers with one."""
+    return [
+        name
+        for name in names
+        if rows[name].null_count or (name in _FIXED_LISTS and pc.list_flatten(rows[name]).null_count)
+    ]
+
+
+def _pixel_faults(part: Part, rows: pa.Table, kind: str) -> list[str]:
+    """Whether the part names what its kind of dataset keeps."""
+    named = sorted(file.path for file in part.files)
+    if kind != "recipe" and named != _OBJECTS:
+        return [f"names the files {', '.join(named) or 'none'}, not image and label"]
+    if kind == "recipe" and named:
+        return [f"names the files {', '.join(named)}, but a recipe has none"]
+    if kind == "recipe" and any(rows[name].null_count < rows.num_rows for name in _RANGES):
+        return ["has rows with ranges of pixels, but a recipe has none"]
     return []
 
 
@@ -116,24 +179,23 @@ def _row_faults(part: Part, rows: pa.Table, indices: range, info: DatasetInfo) -
     wrong = []
     if part.config_digest != info.config_digest:
         wrong.append(f"config digest {part.config_digest[:12]}, the dataset has {info.config_digest[:12]}")
-    names = ["sample_id", "index", "shard", "row", "spacing_mm", "split", "case_id", "origin_vox", "spec"]
+    names = "sample_id index shard row spacing_mm shape_vox split case_id origin_vox spec".split()
+    always = {"shard": part.shard, "spacing_mm": info.spacing_mm}
     for number, (index, row) in enumerate(zip(indices, rows.select(names).to_pylist(), strict=True)):
-        place = {"sample_id": sample_id(index), "index": index, "shard": part.shard, "row": number}
-        columns = _different(row, {**place, "spacing_mm": info.spacing_mm})
+        columns = _different(row, {"sample_id": sample_id(index), "index": index, "row": number, **always})
         if columns:
             wrong.append(f"row {number} is not of sample {index}: {columns}")
-        columns = _spec_difference(row, info)
+        columns = _spec_difference(row, info.seed)
         if columns:
             wrong.append(f"sample {index}: its spec is not that of its row: {columns}")
     return wrong
 
 
-def _spec_difference(row: Mapping[str, Any], info: DatasetInfo) -> str:
+def _spec_difference(row: Mapping[str, Any], seed: int) -> str:
     expected = {name: row[name] for name in ("index", "split", "case_id", "origin_vox")}
     try:
-        spec = json.loads(row["spec"])
-        return _different(spec, {**expected, "seed": info.seed, "patch_shape": list(info.patch_shape)})
-    except (ValueError, AttributeError):
+        return _different(json.loads(row["spec"]), {**expected, "seed": seed, "patch_shape": row["shape_vox"]})
+    except (ValueError, AttributeError, RecursionError):
         return "it is no JSON object"
 
 
@@ -143,52 +205,10 @@ def _different(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value!r} (not {wanted!r})" for name, value, wanted in pairs if value != wanted)
 
 
-# ---- manifest.parquet ----
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """`manifest.parquet`: the same rows and provenance as the parts, in shard order."""
-
-    parts: Mapping[int, Part]
-    rows: pa.Table
-    shards: npt.NDArray[np.int64]  # of each row, ascending
-
-    @staticmethod
-    def read(folder: Path) -> _Whole:
-        """InputError when it cannot be read, or does not look like a manifest."""
-        parts, rows = read_whole_manifest(folder / WHOLE)
-        shards = rows["shard"].to_numpy()
-        if rows["shard"].null_count or (np.diff(shards) < 0).any():
-            raise InputError("its rows are not in the order of shards")
-        return _Whole(parts, rows, shards)
-
-    def differences(self, part: Part, rows: pa.Table) -> list[Finding]:
-        """Where it disagrees with the part of a shard, which is what it was made from."""
-        first, last = np.searchsorted(self.shards, [part.shard, part.shard + 1]).tolist()
-        mine = self.rows.slice(first, last - first)
-        wrong = [] if self.parts.get(part.shard) == part else [f"not the provenance in {part_name(part.shard)}"]
-        if mine.num_rows != rows.num_rows:
-            wrong.append(f"{mine.num_rows} rows of this shard, {rows.num_rows} in {part_name(part.shard)}")
-        elif not mine.equals(rows):
-            wrong += _row_differences(mine, rows, part_name(part.shard))
-        return [Finding(part.shard, what, WHOLE, "compact") for what in wrong]
-
-    def uncommitted(self, committed: list[int], plan: Plan) -> list[Finding]:
-        """Shards that it knows and that no part file commits."""
-        missing = sorted({*self.parts, *np.unique(self.shards).tolist()} - set(committed))
-        what = f"is missing, though {WHOLE} knows the shard"
-        return [
-            Finding(shard, what, part_name(shard), "remake" if 0 <= shard < plan.shards else "compact")
-            for shard in missing
-        ]
-
-
-def _row_differences(mine: pa.Table, rows: pa.Table, file: str) -> list[str]:
-    """One line for each row that differs. As text, because a value that is not a number equals nothing."""
-    wrong = []
-    for a, b in zip(mine.to_pylist(), rows.to_pylist(), strict=True):
-        columns = [name for name in SCHEMA.names if json.dumps(a[name]) != json.dumps(b[name])]
-        if columns:
-            wrong.append(f"sample {b['index']}: not the {', '.join(columns)} in {file}")
-    return wrong
+def _whole_differences(said: Said, part: Part, rows: pa.Table) -> list[str]:
+    """Where `manifest.parquet` disagrees with the part of a shard, which is what it was made from."""
+    file = part_name(part.shard)
+    wrong = [] if said.part == part else [f"not the provenance in {file}"]
+    if said.rows != rows.num_rows:
+        return [*wrong, f"{said.rows} rows of this shard, {rows.num_rows} in {file}"]
+    return wrong + row_differences(said.table, rows, file)

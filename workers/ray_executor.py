@@ -1,130 +1,151 @@
-"""Ray executor: one stateless task per shard through a bounded window. Data passes through storage, not through Ray.
+"""Ray executor: one stateless task per shard. Data passes through storage, not through Ray.
 
-Why tasks: when a node dies, Ray runs its tasks elsewhere, while actors lose or hang the shards bound to them.
+Why tasks: when a node dies, Ray runs its tasks elsewhere, while actors lose or hang the shards bound to them. Nodes
+that join are used, as pending tasks go wherever there is room.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import count
 from typing import Any
 
-from pipeline.errors import InputError
-from workers.failure import ShardError
-from workers.shard_task import ShardJob, ShardReport, make_shard
+from pipeline.errors import PhantumorError
+from workers.attempt import ShardJob, ShardReport
+from workers.executor import Result, Task, outcome_of, shard_task
+from workers.failure import RESUME, failure_of
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-# Without the first two, one frozen node stalls every shard for minutes; without the third, a shard that runs out of
-# memory is retried for ever.
-_ENVIRONMENT = {
-    "RAY_grpc_client_keepalive_time_ms": "15000",
-    "RAY_grpc_client_keepalive_timeout_ms": "10000",
-    "RAY_task_oom_retries": "3",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # CPU tasks keep the environment they were given
-}
-_CONNECT_SECONDS = 10
 _GPU_TASKS_PER_GPU = 4  # drawing, measuring and encoding run on the CPU: several tasks share one GPU
-_SHIPPED_WITHOUT = [".git", ".venv", "demo", "runs", "**/*.zarr", "**/*.nii.gz", ".mypy_cache", ".ruff_cache"]
+_LOOK_S = 5.0  # between looks at what the cluster has
+# Pending tasks are the demand that an autoscaler sees: with fewer, a cluster that starts without workers grows slowly.
+_LEAST_WINDOW = 64
+_GRACE_S = 5.0  # for cancelled tasks to take their files away
+_SECONDS_BOUNDS = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 900.0]
 
 
-def connect(address: str, workers: int | None) -> None:
-    """Join a Ray cluster: `local` starts one here for this run, `auto` or an address joins a running one."""
-    _set_environment(address)
-    import ray
+class RayExecutor:
+    """Runs jobs on the cluster that was connected to (`workers.ray_cluster.connect`), and leaves it on `close`."""
 
-    _connect(ray, address, workers)
+    def __init__(self, task: Task = shard_task, clock: Callable[[], float] = time.monotonic) -> None:
+        import ray
 
+        self._ray, self._clock = ray, clock
+        self._handles = count()
+        self._running: dict[Any, tuple[int, int]] = {}  # reference -> handle, shard
+        self._cancelled: list[Any] = []
+        self._looked = float("-inf")
+        self._cpus = self._gpus = 0.0
+        self._most = 0
+        self._task = task
+        self._remote = _remote(ray)
+        self._wants_gpu = False
 
-def run_ray(jobs: Sequence[ShardJob]) -> Iterator[ShardReport]:
-    """Make shards on the cluster that was connected to, then leave it."""
-    import ray
+    def slots(self) -> int:
+        """CPUs of the cluster now, or what its GPUs allow where the tasks need them."""
+        self._look()
+        slots = int(self._cpus)
+        if self._wants_gpu:
+            slots = min(slots, int(self._gpus * _GPU_TASKS_PER_GPU))
+        self._most = max(self._most, slots)
+        return slots
 
-    try:
-        yield from _run(ray, jobs)
-    finally:
-        ray.shutdown()
+    def window(self) -> int:
+        self.slots()
+        return max(_LEAST_WINDOW, 2 * self._most)
 
+    def submit(self, job: ShardJob) -> int:
+        self._look()
+        self._wants_gpu = job.device == "cuda" or (job.device == "auto" and self._gpus > 0)
+        handle = next(self._handles)
+        share = 1 / _GPU_TASKS_PER_GPU if self._wants_gpu else 0
+        task = self._remote.options(num_gpus=share, name=f"shard {job.shard}")
+        self._running[task.remote(self._task, job)] = handle, job.shard
+        return handle
 
-def _set_environment(address: str) -> None:
-    """Ray reads some of these when it is imported, the rest when its processes start."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if address == "local":
-        # A token of this run alone: nobody else on the machine can submit work, and nothing is written to $HOME.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    def wait(self, timeout_s: float) -> list[tuple[int, Result]]:
+        if not self._running:
+            time.sleep(timeout_s)
+            return []
+        ready, rest = self._ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        if ready and rest:
+            ready += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        return [self._outcome(reference) for reference in ready]
 
+    def cancel(self, handle: int) -> None:
+        for reference in [r for r, (other, _) in self._running.items() if other == handle]:
+            del self._running[reference]
+            self._cancelled.append(reference)
+            self._ray.cancel(reference)
 
-def _connect(ray: Any, address: str, workers: int | None) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address == "local":
-        ray.init(address="local", num_cpus=workers or os.cpu_count(), include_dashboard=False, **quiet)
-        return
-    _check_reachable(address)
-    shipped = {"working_dir": str(REPOSITORY), "excludes": _SHIPPED_WITHOUT}
-    try:
-        ray.init(address=address, runtime_env=shipped, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _no_cluster(address, str(error).splitlines()[0]) from error
-
-
-def _check_reachable(address: str) -> None:
-    """Ray itself tries an address where nobody listens for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
+    def close(self) -> None:
+        for handle, _ in list(self._running.values()):
+            self.cancel(handle)
+        cancelled, self._cancelled = self._cancelled, []  # none the second time: waiting would start Ray anew
         try:
-            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-        except OSError as error:
-            raise _no_cluster(address, error.strerror or str(error)) from error
+            if cancelled:  # a frozen node says nothing: it is left behind
+                self._ray.wait(cancelled, num_returns=len(cancelled), timeout=_GRACE_S)
+        finally:
+            self._ray.shutdown()
+
+    def _look(self) -> None:
+        if self._clock() - self._looked >= _LOOK_S:
+            self._looked = self._clock()
+            resources = self._ray.cluster_resources()
+            self._cpus, self._gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+
+    def _outcome(self, reference: Any) -> tuple[int, Result]:
+        handle, shard = self._running.pop(reference)
+        errors = self._ray.exceptions
+        try:
+            return handle, self._ray.get(reference)
+        except errors.RayTaskError as error:  # raised around the task, as when its code cannot be imported
+            return handle, failure_of(shard, error.cause if isinstance(error.cause, Exception) else error)
+        except errors.RaySystemError as error:
+            raise PhantumorError(f"the Ray cluster failed: {_first_line(error)}. {RESUME}") from error
+        except errors.RayError as error:  # a worker or a node died, or memory ran out, more often than is retried
+            return handle, failure_of(shard, error, died=True)
 
 
-def _no_cluster(address: str, reason: str) -> InputError:
-    return InputError(
-        f"--ray {address}: no Ray cluster answers there ({reason}). "
-        "Start one (`ray up cluster.yaml`, `ray start --head`) or use --ray local"
-    )
-
-
-def _run(ray: Any, jobs: Sequence[ShardJob]) -> Iterator[ShardReport]:
-    resources = ray.cluster_resources()
-    task = _task(ray, resources, jobs)
-    window = 2 * max(1, int(resources.get("CPU", 1)))
-    running: dict[Any, int] = {}
-    waiting = list(reversed(jobs))
-    try:
-        while running or waiting:
-            while waiting and len(running) < window:
-                job = waiting.pop()
-                running[task.remote(job)] = job.shard
-            finished, _ = ray.wait(list(running), num_returns=1)
-            for reference in finished:
-                yield _result(ray, reference, running.pop(reference))
-    finally:
-        for reference in running:
-            ray.cancel(reference)
-
-
-def _task(ray: Any, resources: dict[str, float], jobs: Sequence[ShardJob]) -> Any:
-    """`make_shard` as a Ray task. Exceptions are not retried by Ray: the same bytes would fail again."""
-    wants_gpu = bool(jobs) and jobs[0].device != "cpu" and resources.get("GPU", 0) > 0
+def _remote(ray: Any) -> Any:
+    """The Ray task. What it raises comes back as a result: only deaths are for Ray to retry."""
     return ray.remote(
         num_cpus=1,
-        num_gpus=1 / _GPU_TASKS_PER_GPU if wants_gpu else 0,
-        max_calls=0,  # keep the process, its imports and its open bank for the next shard
+        max_calls=0,  # keep the process, its imports and its open bank for the next shard, with a GPU as well
         max_retries=3,  # a worker or node that died
         retry_exceptions=False,
         scheduling_strategy="SPREAD",
-    )(make_shard)
+    )(counted)
 
 
-def _result(ray: Any, reference: Any, shard: int) -> ShardReport:
-    try:
-        report: ShardReport = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise ShardError(shard, error.cause if isinstance(error.cause, Exception) else error) from error
-    except ray.exceptions.RayError as error:
-        raise ShardError(shard, error) from error
-    return report
+def counted(task: Task, job: ShardJob) -> Result:
+    """Run a task in a Ray worker, and count what came of it for Prometheus (Ray serves it on every node)."""
+    result = outcome_of(task, job)
+    meters = _meters()
+    if isinstance(result, ShardReport):
+        meters["shards"].inc(1, tags={"status": result.status})
+        if result.status == "committed":
+            meters["seconds"].observe(result.seconds)
+            meters["samples"].inc(result.samples)
+            meters["bytes"].inc(result.bytes)
+    else:
+        meters["shards"].inc(1, tags={"status": "failed"})
+    return result
+
+
+@lru_cache(maxsize=1)
+def _meters() -> dict[str, Any]:
+    """Once per process: Ray keeps what it is given."""
+    from ray.util.metrics import Counter, Histogram
+
+    return {
+        "shards": Counter("phantumor_shards_total", "Attempts at shards by how they ended", ("status",)),
+        "seconds": Histogram("phantumor_shard_seconds", "Seconds that a shard took", _SECONDS_BOUNDS),
+        "samples": Counter("phantumor_samples_total", "Samples committed"),
+        "bytes": Counter("phantumor_bytes_total", "Bytes of committed shards"),
+    }
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -3,72 +3,100 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 
 from pipeline.bank import Bank
-from pipeline.catalog import DatasetInfo, read_chunk
+from pipeline.case import Case
+from pipeline.catalog import Home
+from pipeline.delta import healthy_image, healthy_label
 from pipeline.errors import InputError, PhantumorError
 from pipeline.manifest import Part, part_name, read_part, shard_name
 from pipeline.measure import measure_sample
 from pipeline.progress import Progress
-from pipeline.shard import DTYPES, object_path
+from pipeline.shard import DTYPES, ChunkError, array_crc32c, chunk_edge, decode_sample, object_path
 from pipeline.spec import SampleSpec, draw_sample
 from pipeline.synthesis import Rendered, render
 from pipeline.versions import software
-from workers.checks import plan_of
-from workers.findings import Finding
+from workers.findings import Finding, unreadable
+from workers.plan import Plan, plan_of
 
 _CHOICE = 0x5EED_C0DE  # apart from every sample's own SeedSequence((seed, index)): those have an index below 2**31
 _TOLERANCE = 1e-6  # of measured facts: sums of floats may differ in the last bits from one processor to another
 # What decides the pixels of a sample beside bank, config and index.
 _SHAPING = ("phantumor", "numpy", "torch", "connected-components-3d")
+Indices = npt.NDArray[np.int64]
 
 
-def choose(info: DatasetInfo, shards: Collection[int], fraction: float) -> list[int]:
-    """Indices of a share of the samples of these shards, at least one (where there are any), ascending.
+def indices_of(plan: Plan, shards: Iterable[int]) -> Indices:
+    """Indices of all samples of these shards."""
+    ranges = [np.arange(held.start, held.stop) for held in map(plan.indices, shards)]
+    return np.concatenate(ranges) if ranges else np.zeros(0, np.int64)
 
-    All samples of the dataset stand in one random order, the same at every call; the first of them are taken. So a
-    larger share holds the smaller one, and a dataset that grew gets the same samples again.
+
+def choose(seed: int, indices: Indices, fraction: float) -> list[int]:
+    """A share of these samples, at least one (where there are any), ascending.
+
+    Every sample has its lot, whatever the others are; the lowest ones are taken. So a larger share holds the smaller
+    one, and of a dataset that grew the old samples have their old lots.
     """
-    plan = plan_of(info)
-    rng = np.random.default_rng(np.random.SeedSequence((info.seed, _CHOICE)))
-    order = rng.permutation(info.config.samples)
-    there = order[np.isin(order // info.config.shard_samples, list(shards))]
-    count = max(1, round(fraction * plan.samples_in(shards)))
-    return sorted(int(index) for index in there[:count])
+    if not len(indices):
+        return []
+    count = max(1, round(fraction * len(indices)))
+    order = np.argpartition(_lots(seed, indices), count - 1)[:count]
+    return [int(index) for index in np.sort(indices[order])]
 
 
-def replay(folder: Path, info: DatasetInfo, bank: Bank, indices: Collection[int]) -> Iterator[Finding]:
+def _lots(seed: int, indices: Indices) -> npt.NDArray[np.uint64]:
+    """A number for each index as if drawn at random, no number twice: SplitMix64 (Steele, Lea, Flood 2014)."""
+    start = np.random.SeedSequence((seed, _CHOICE)).generate_state(1, np.uint64)
+    z = indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + start
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def replay(chosen: Sequence[tuple[Home, Sequence[int]]]) -> Iterator[tuple[Home, Finding]]:
     """Make samples again and compare: the spec with the one drawn anew, pixels and facts with the spec's outcome.
 
-    Takes samples of shards without other findings. Progress on standard error.
+    Takes samples of shards without other findings, by the dataset that they lie in. Progress on standard error.
     """
     torch.set_num_threads(1)  # as in the workers: more threads only wait for each other on small boxes
-    progress = Progress(len(indices), "samples replayed")
-    for shard, group in groupby(indices, lambda index: index // info.config.shard_samples):
-        part, rows = read_part(folder, shard)
-        first = plan_of(info).indices(shard).start
-        for index in group:
-            row = rows.slice(index - first, 1).to_pylist()[0]
-            yield from _replay_one(folder, info, bank, part, row)
-            progress.advance(1)
+    progress = Progress(sum(len(indices) for _, indices in chosen), "samples replayed")
+    for home, indices in chosen:
+        plan = plan_of(home.info)
+        for shard, group in groupby(indices, plan.shard_of):
+            for finding in _replay_some(home, shard, plan.indices(shard).start, list(group), progress):
+                yield home, finding
 
 
-def _replay_one(folder: Path, info: DatasetInfo, bank: Bank, part: Part, row: Mapping[str, Any]) -> list[Finding]:
+def _replay_some(home: Home, shard: int, first: int, indices: Sequence[int], progress: Progress) -> Iterator[Finding]:
+    """Replay samples of one shard, whose first sample is `first`."""
+    try:
+        part, rows = read_part(home.store, shard)
+    except InputError as error:  # it was whole a moment ago
+        yield unreadable(shard, part_name(shard), error, "none")
+        return
+    for index in indices:
+        yield from _replay_one(home, part, rows.slice(index - first, 1).to_pylist()[0])
+        progress.advance(1)
+
+
+def _replay_one(home: Home, part: Part, row: Mapping[str, Any]) -> list[Finding]:
     """What differs between a stored sample and the same sample made again."""
-    file, what = part_name(part.shard), f"sample {row['index']}: "
+    bank, file, what = home.bank, part_name(part.shard), f"sample {row['index']}: "
     try:
         spec = SampleSpec.model_validate_json(row["spec"])
-        drawn = draw_sample(bank, info.config, row["index"])
-        rendered = render(bank.load(spec.case_id), spec, device_of(part))
-        facts = measure_sample(bank.load(spec.case_id), spec, rendered)
+        drawn = draw_sample(bank, home.info.config, row["index"])
+        case = bank.load(spec.case_id)
+        rendered = render(case, spec, device_of(part))
+        facts = measure_sample(case, spec, rendered)
     except (ValidationError, PhantumorError) as error:
         return [Finding(part.shard, f"{what}cannot be made again: {' '.join(str(error).split())}", file)]
     wrong = []
@@ -78,22 +106,51 @@ def _replay_one(folder: Path, info: DatasetInfo, bank: Bank, part: Part, row: Ma
     columns = [name for name, value in facts.items() if not _close(row[name], value)]
     if columns:
         wrong.append((file, f"not what is measured in it: {', '.join(columns)}"))
-    wrong += _pixel_faults(folder, part, row, rendered)
+    if home.info.config.store == "recipe":
+        wrong += [(file, fault) for fault in _recipe_faults(row, rendered)]
+    else:
+        wrong += _pixel_faults(home, part, row, rendered, case)
     return _explained(wrong, bank, part, spec.case_id, what)
 
 
-def _pixel_faults(folder: Path, part: Part, row: Mapping[str, Any], rendered: Rendered) -> list[tuple[str, str]]:
+def _recipe_faults(row: Mapping[str, Any], rendered: Rendered) -> list[str]:
+    """All that is kept of a recipe's pixels is their checksums."""
+    made: dict[str, npt.NDArray[Any]] = {"image": rendered.image, "label": rendered.label}
+    return [
+        f"what its spec gives has another {name}_crc32c"
+        for name, array in made.items()
+        if array_crc32c(array) != row[f"{name}_crc32c"]
+    ]
+
+
+def _pixel_faults(
+    home: Home, part: Part, row: Mapping[str, Any], rendered: Rendered, case: Case
+) -> list[tuple[str, str]]:
     """Pairs of file and difference."""
     wrong = []
     for name, made in (("image", rendered.image), ("label", rendered.label)):
         file = f"{shard_name(part.shard, part.attempt)}/{object_path(name)}"
         stored = np.empty(made.shape, DTYPES[name])
-        offset, length = row[f"{name}_range"]
-        read_chunk(folder / file, offset, length, stored)
+        try:
+            edge = chunk_edge(stored.shape, home.info.config.whole_cases)
+            decode_sample(home.store.read_range(file, *row[f"{name}_range"]), stored, edge)
+        except (OSError, ChunkError) as error:  # it was whole a moment ago
+            wrong.append((file, f"its {name} cannot be read: {error}"))
+            continue
+        if home.info.config.store == "delta":
+            stored += _healthy(name, home, row, case)
         count = int(np.count_nonzero(stored != made))
         if count:
             wrong.append((file, f"{count} voxels of its {name} differ from what its spec gives"))
     return wrong
+
+
+def _healthy(name: str, home: Home, row: Mapping[str, Any], case: Case) -> npt.NDArray[Any]:
+    x, y, z = row["shape_vox"]
+    origin = tuple(row["origin_vox"])
+    if name == "image":
+        return healthy_image(case, origin, (x, y, z))
+    return healthy_label(case, origin, (x, y, z), home.info.config.organs)
 
 
 def _explained(wrong: list[tuple[str, str]], bank: Bank, part: Part, case_id: str, what: str) -> list[Finding]:

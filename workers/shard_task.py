@@ -4,56 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import torch
 
 from pipeline import __version__
-from pipeline.bank import Bank, open_bank
-from pipeline.case import Case
+from pipeline.bank import Bank
+from pipeline.catalog import recipe_digest
 from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
-from pipeline.manifest import Part, commit_part, part_name, read_part, sample_id, shard_name
+from pipeline.manifest import Part, sample_id
 from pipeline.measure import measure_sample
-from pipeline.shard import ShardWriter, array_crc32c
+from pipeline.shard import array_crc32c
 from pipeline.spec import SampleSpec, draw_sample
 from pipeline.synthesis import Rendered, render_batch
 from pipeline.versions import software
-from workers.plan import Plan
+from workers.attempt import Attempt, ShardJob, ShardReport, attempt_at, is_made, opened_bank
+from workers.failure import SampleError
+from workers.kept import Arrays, kept_arrays
+from workers.stages import Clock, ShardSink
+
+__all__ = ["ShardJob", "ShardReport", "choose_device", "make_shard"]
 
 GENERATOR = f"phantumor {__version__}"
 GPU_BATCH = 64  # samples that a GPU renders with one sequence of kernels
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """What a worker needs to make a shard. Small: it travels through the scheduler."""
-
-    dataset: str
-    bank: str
-    bank_fingerprint: str
-    config: GenerateConfig
-    shard: int
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
-class ShardReport:
-    """What became of an attempt. `lost`: another attempt committed the shard first, which is as good."""
-
-    shard: int
-    status: Literal["committed", "already", "lost"]
-    samples: int
-    bytes: int
-    seconds: float
 
 
 def choose_device(device: str) -> str:
@@ -63,122 +40,89 @@ def choose_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@lru_cache(maxsize=2)
-def _bank(path: str, fingerprint: str) -> Bank:
-    """Opened once per process: cases are memory maps, shared by all processes of a node through the page cache."""
-    bank = open_bank(Path(path))
-    if bank.fingerprint != fingerprint:
-        raise InputError(f"{path}: the bank changed while the dataset was being made; run generate again")
-    return bank
-
-
 def make_shard(job: ShardJob) -> ShardReport:
     """Make and commit one shard of the dataset, unless it is committed already."""
-    started = time.perf_counter()
-    dataset = Path(job.dataset)
-    samples = Plan(job.config.samples, job.config.shard_samples).indices(job.shard)
-    if (dataset / part_name(job.shard)).exists():
-        return ShardReport(job.shard, "already", len(samples), 0, 0.0)
+    made = is_made(job)
+    if made is not None:
+        return made
     torch.set_num_threads(1)  # one core a worker: more threads only wait for each other on small boxes
-    attempt = uuid.uuid4().hex[:12]
-    folder = dataset / shard_name(job.shard, attempt)
-    with _removed_unless_committed(folder, lambda: _names(dataset, job.shard, attempt)) as keep:
-        rows, part = _write(job, folder, attempt, samples)
-        committed = commit_part(dataset, part, rows)
-        if committed:
-            keep()
-    seconds = time.perf_counter() - started
-    status: Literal["committed", "lost"] = "committed" if committed else "lost"
-    return ShardReport(job.shard, status, len(samples), sum(file.size for file in part.files), seconds)
+    with attempt_at(job) as attempt:
+        rows, part = _write(attempt)
+        attempt.commit(part, rows)
+    return attempt.report(part)
 
 
-def _names(dataset: Path, shard: int, attempt: str) -> bool:
-    """Whether the manifest names this attempt at a shard."""
-    return (dataset / part_name(shard)).exists() and read_part(dataset, shard)[0].attempt == attempt
-
-
-@contextlib.contextmanager
-def _removed_unless_committed(folder: Path, committed: Callable[[], bool]) -> Iterator[Any]:
-    """An attempt that fails or loses takes its own files away; they must not keep a full disk full.
-
-    One that is interrupted just after its commit has not said `keep` yet: then the manifest is asked.
-    """
-    kept = []
-    try:
-        yield lambda: kept.append(True)
-    finally:
-        if not kept and not committed():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write(job: ShardJob, folder: Path, attempt: str, samples: range) -> tuple[list[dict[str, Any]], Part]:
-    clock = _Clock()
-    bank = _bank(job.bank, job.bank_fingerprint)
+def _write(attempt: Attempt) -> tuple[list[dict[str, Any]], Part]:
+    clock, job = Clock(), attempt.job
+    bank = opened_bank(job.bank, job.bank_fingerprint)
     device = choose_device(job.device)
-    rows = []
     batch = 1 if device == "cpu" else GPU_BATCH
-    with ShardWriter(folder, len(samples), job.config.patch_shape) as writer:
-        for start in range(0, len(samples), batch):
-            rows += _rows(bank, job, device, writer, clock, samples[start : start + batch])
-        with clock.measure("write"):
-            files = tuple(writer.finish())
+    config = job.config
+    with ShardSink(attempt.dataset, attempt.group, len(job.samples), config, clock) as sink:
+        for start in range(0, len(job.samples), batch):
+            _make(bank, job, device, sink, clock, job.samples[start : start + batch])
+        rows, files = sink.finish()
     part = Part(
         shard=job.shard,
-        attempt=attempt,
-        files=files,
-        config_digest=job.config.digest(),
-        timings_s=clock.seconds,
+        attempt=attempt.name,
+        files=tuple(files),
+        config_digest=recipe_digest(config),
+        timings_s=clock.seconds(),
         host=socket.gethostname(),
         versions={**software(), "device": device, "pid": str(os.getpid())},
     )
     return rows, part
 
 
-def _rows(
-    bank: Bank, job: ShardJob, device: str, writer: ShardWriter, clock: _Clock, samples: range
-) -> list[dict[str, Any]]:
-    """Make samples that are rendered together; their manifest rows."""
+def _make(bank: Bank, job: ShardJob, device: str, sink: ShardSink, clock: Clock, samples: range) -> None:
+    """Make samples that are rendered together and hand them on to be encoded and written."""
     with clock.measure("draw"):
-        specs = [draw_sample(bank, job.config, index) for index in samples]
+        specs = [_drawn(bank, job.config, index) for index in samples]
         cases = [bank.load(spec.case_id) for spec in specs]
-    with clock.measure("synthesise"):
+    with clock.measure("synthesise"), _blamed_on(specs):
         rendered = render_batch(cases, specs, device)
-    return [_row(job, writer, clock, *made) for made in zip(cases, specs, rendered, strict=True)]
+    for case, spec, made in zip(cases, specs, rendered, strict=True):
+        with _blamed_on([spec]):
+            with clock.measure("measure"):
+                facts = measure_sample(case, spec, made)
+            row = facts | _row(job, spec, made)
+            arrays: Arrays = {"image": made.image, "label": made.label}
+            sink.put(row, partial(kept_arrays, job.config, case, spec, arrays))
 
 
-def _row(
-    job: ShardJob, writer: ShardWriter, clock: _Clock, case: Case, spec: SampleSpec, rendered: Rendered
-) -> dict[str, Any]:
-    with clock.measure("measure"):
-        facts = measure_sample(case, spec, rendered)
-    with clock.measure("encode"):
-        ranges = writer.append({"image": rendered.image, "label": rendered.label})
+def _drawn(bank: Bank, config: GenerateConfig, index: int) -> SampleSpec:
+    try:
+        return draw_sample(bank, config, index)
+    except (OSError, InputError):
+        raise
+    except Exception as error:
+        raise SampleError(index, "", error) from error
+
+
+@contextlib.contextmanager
+def _blamed_on(specs: list[SampleSpec]) -> Iterator[None]:
+    """Name the sample that a fault of the generator came up with; of many that are rendered together, the first."""
+    try:
+        yield
+    except (OSError, InputError):
+        raise
+    except Exception as error:
+        raise SampleError(specs[0].index, specs[0].model_dump_json(exclude_none=True), error) from error
+
+
+def _row(job: ShardJob, spec: SampleSpec, made: Rendered) -> dict[str, Any]:
+    """The manifest columns that do not follow from measuring, nor from where the sample will lie."""
     return {
-        **facts,
         "sample_id": sample_id(spec.index),
         "index": spec.index,
         "split": spec.split,
         "case_id": spec.case_id,
         "shard": job.shard,
-        "row": spec.index - Plan(job.config.samples, job.config.shard_samples).indices(job.shard).start,
+        "row": spec.index - job.samples.start,
+        "shape_vox": list(spec.patch_shape),
         "origin_vox": list(spec.origin_vox),
-        "image_crc32c": array_crc32c(rendered.image),
-        "label_crc32c": array_crc32c(rendered.label),
-        "image_range": list(ranges["image"]),
-        "label_range": list(ranges["label"]),
+        "image_crc32c": array_crc32c(made.image),
+        "label_crc32c": array_crc32c(made.label),
         "generator": GENERATOR,
         "spec": spec.model_dump_json(exclude_none=True),
     }
-
-
-class _Clock:
-    """Seconds spent in each stage of a shard."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.catalog import DatasetInfo, read_info
+from pipeline.catalog import DatasetInfo, Home, bank_of, read_info
 from pipeline.errors import InputError
 from pipeline.manifest import committed_shards
 from pipeline.progress import size
-from workers.checks import check_dataset, plan_of
+from pipeline.store import Location, Store, open_store
+from workers.checks import check_dataset
 from workers.findings import Finding
 from workers.garbage import Garbage, remove_garbage
+from workers.plan import plan_of
+from workers.shard_files import Healthy
+from workers.view_checks import ViewCheck, by_home
 
 if TYPE_CHECKING:  # they load torch, which checking alone does without
-    from pipeline.bank import Bank
     from workers.repair import Repair
+
+_Chosen = Sequence[tuple[Home, Sequence[int]]]
 
 
 @dataclass(frozen=True)
 class Report:
     """What was found and what was done about it. `left` is what is still wrong at the end."""
 
-    path: Path
+    path: str
     shards: int
     planned_shards: int
     samples: int
@@ -36,6 +41,7 @@ class Report:
     repairs: Sequence[Repair]
     left: Sequence[Finding]
     removed: Sequence[Garbage]
+    notes: Sequence[str]
     seconds: float
 
     @property
@@ -52,12 +58,13 @@ class Report:
         """For `--json`."""
         lists = {name: [one.to_json() for one in getattr(self, name)] for name in _LISTS}
         return {
-            "path": str(self.path),
+            "path": self.path,
             "ok": self.ok,
             "shards": {"committed": self.shards, "planned": self.planned_shards},
             "samples": self.samples,
             "replayed": self.replayed,
             **lists,
+            "notes": list(self.notes),
             "freed_bytes": self.freed_bytes,
             "seconds": self.seconds,
         }
@@ -69,7 +76,7 @@ class Report:
         lines += [garbage.line() for garbage in self.removed]
         if self.removed:
             lines.append(f"removed {len(self.removed)} leftovers, {size(self.freed_bytes)} freed")
-        return lines
+        return lines + [f"note: {note}" for note in self.notes]
 
     def summary(self) -> str:
         """The last line."""
@@ -83,8 +90,15 @@ class Report:
             return f"{found}, repaired: all is well now"
         if self.repairs:
             return f"{found}, {_count(self.left)} left after the repair"
+        return found + self._advice()
+
+    def _advice(self) -> str:
+        places = sorted({finding.place for finding in self.left if finding.place})
+        if places:
+            commands = ", ".join(f"`phantumor verify {shlex.quote(place)} --repair`" for place in places)
+            return f". {commands} may mend it, then make the view again"
         mends = all(finding.remedy != "none" for finding in self.left)
-        return found + (f". `phantumor verify {shlex.quote(str(self.path))} --repair` mends it" if mends else "")
+        return f". `phantumor verify {shlex.quote(self.path)} --repair` mends it" if mends else ""
 
 
 _LISTS = ("findings", "repairs", "left", "removed")
@@ -95,7 +109,7 @@ def _count(findings: Sequence[Finding]) -> str:
 
 
 def verify(
-    path: Path,
+    place: Location,
     *,
     replay: float | None = None,
     repair: bool = False,
@@ -104,35 +118,42 @@ def verify(
 ) -> Report:
     """Check every committed shard of a dataset; on request replay a share of its samples, repair, remove leftovers.
 
-    `replay` is a share in (0, 1]. What is broken is reported, not raised. InputError for arguments out of range, where
-    there is no dataset, and when a replay is asked for and the bank is not there.
+    Of a view, its rows and every shard they lie in are checked. `replay` is a share in (0, 1]. What is broken is
+    reported, not raised. InputError for arguments out of range, where there is no dataset, when a replay is asked for
+    and the bank is not there, and when a view shall be repaired.
     """
     _check_arguments(replay, gc_age_minutes)
-    started, info = time.monotonic(), read_info(path)
-    bank = _bank(path, info) if replay is not None else None
-    committed = committed_shards(path)
+    started, store = time.monotonic(), open_store(place)
+    info = read_info(store)
+    if repair and info.sources:
+        raise InputError(_no_repair(store, ViewCheck(store, info.config.samples)))
+    subject = _View(store, info) if info.sources else _Own(store, info)
+    if replay is not None:
+        subject.require_banks()
     findings: list[Finding] = []
     repairs: list[Repair] = []
     removed: list[Garbage] = []
     left, replayed = findings, 0
     with _telling(findings, repair):
-        findings.extend(check_dataset(path, info))
-        if bank is not None and replay is not None:
-            replayed = _replay(path, info, bank, committed, replay, findings)
+        findings.extend(subject.findings())
+        if replay is not None:
+            replayed = _replay(subject.choose(replay, findings), findings, bool(info.sources))
         if repair:
-            repairs, left = _repair(path, info, findings)
+            repairs, left = _repair(store, info, findings, subject.healthy(Home(store, info)))
         if gc:
-            removed = remove_garbage(path, gc_age_minutes)
+            removed = remove_garbage(store, gc_age_minutes)
+    shards, samples = subject.extent()
     return Report(
-        path=path,
-        shards=len(committed),
+        path=store.url,
+        shards=shards,
         planned_shards=info.shards,
-        samples=plan_of(info).samples_in(committed),
+        samples=samples,
         replayed=replayed,
         findings=findings,
         repairs=repairs,
         left=left,
         removed=removed,
+        notes=subject.notes(replayed),
         seconds=time.monotonic() - started,
     )
 
@@ -142,6 +163,110 @@ def _check_arguments(replay: float | None, gc_age_minutes: float) -> None:
         raise InputError(f"--replay {replay:g}: give a share of the samples, more than 0 and at most 1")
     if not gc_age_minutes >= 0:
         raise InputError(f"--gc-age-minutes {gc_age_minutes:g}: must be 0 or more")
+
+
+def _no_repair(store: Store, check: ViewCheck) -> str:
+    homes = () if isinstance(check.homes, Finding) else check.homes
+    commands = ", ".join(f"`phantumor verify {shlex.quote(home.store.url)} --repair`" for home in homes)
+    return f"{store.url} is a view, its samples lie in other datasets: {commands or 'repair those'}, then make it again"
+
+
+class _Subject:
+    """What is checked, and the healthy patches that its differences need."""
+
+    def __init__(self, store: Store, info: DatasetInfo) -> None:
+        self.store, self.info = store, info
+        self._healthy: dict[str, Healthy | None] = {}
+        self._told: dict[str, str] = {}
+
+    def healthy(self, home: Home) -> Healthy | None:
+        """Healthy patches of a `delta` dataset, whose bank is opened once; None without it, which is noted."""
+        url, kind = home.store.url, home.info.config.store
+        if url not in self._healthy:
+            self._healthy[url] = None
+            if kind == "delta":
+                try:
+                    self._healthy[url] = Healthy(bank_of(home.store, home.info), home.info.config.organs)
+                except InputError as error:
+                    self._told[url] = f"pixels were not compared, only what is stored of them: {error}"
+            if kind == "recipe":
+                self._told[url] = f"{url} holds no pixels; --replay makes samples again and compares"
+        return self._healthy[url]
+
+    def notes(self, replayed: int) -> list[str]:
+        """What was not looked at."""
+        return [] if replayed else list(self._told.values())
+
+
+class _Own(_Subject):
+    """A dataset with shards of its own."""
+
+    def __init__(self, store: Store, info: DatasetInfo) -> None:
+        super().__init__(store, info)
+        self._home = Home(store, info)
+        self._committed = committed_shards(store)
+
+    def require_banks(self) -> None:
+        """InputError when the bank for a replay is not there."""
+        self._home.bank  # noqa: B018 (opens it)
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything that is wrong."""
+        yield from check_dataset(self.store, self.info, self.healthy(self._home))
+
+    def choose(self, share: float, findings: Collection[Finding]) -> _Chosen:
+        """Samples of whole shards to replay."""
+        from workers.replay import choose, indices_of
+
+        broken = {finding.shard for finding in findings if finding.remedy != "compact"}
+        plan = plan_of(self.info)
+        sound = [shard for shard in self._committed if shard not in broken and shard < plan.shards]
+        return [(self._home, choose(self.info.seed, indices_of(plan, sound), share))]
+
+    def extent(self) -> tuple[int, int]:
+        """Shards and samples that were checked."""
+        plan = plan_of(self.info)
+        return len(self._committed), plan.samples_in(shard for shard in self._committed if shard < plan.shards)
+
+
+class _View(_Subject):
+    """A view: rows of its own, samples in other datasets."""
+
+    def __init__(self, store: Store, info: DatasetInfo) -> None:
+        super().__init__(store, info)
+        self._check = ViewCheck(store, info.config.samples)
+
+    @property
+    def _homes(self) -> Sequence[Home]:
+        return () if isinstance(self._check.homes, Finding) else self._check.homes
+
+    def require_banks(self) -> None:
+        """InputError when the bank of a source is not there."""
+        for home in self._homes:
+            home.bank  # noqa: B018 (opens it)
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything that is wrong with the view and the shards that it uses."""
+        yield from self._check.findings({home.store.url: self.healthy(home) for home in self._homes})
+
+    def choose(self, share: float, findings: Collection[Finding]) -> _Chosen:
+        """Samples of whole shards to replay; none where the view's own rows are in doubt."""
+        from workers.replay import choose
+
+        whole = self._check.whole
+        if isinstance(whole, Finding) or any(not finding.place for finding in findings):
+            return []
+        broken = {(finding.place, finding.shard) for finding in findings}
+        chosen = by_home(self._homes, choose(self.info.seed, whole.indices(), share))
+        return [
+            (home, [i for i in own if (home.store.url, plan_of(home.info).shard_of(i)) not in broken])
+            for home, own in chosen
+        ]
+
+    def extent(self) -> tuple[int, int]:
+        """Shards and samples that were checked."""
+        whole = self._check.whole
+        return (0, 0) if isinstance(whole, Finding) else (len(whole.shards), whole.rows)
 
 
 @contextlib.contextmanager
@@ -156,25 +281,18 @@ def _telling(findings: Sequence[Finding], repair: bool) -> Iterator[None]:
         raise KeyboardInterrupt("\n".join(lines)) from stop
 
 
-def _bank(path: Path, info: DatasetInfo) -> Bank:
-    from workers.repair import bank_of
+def _replay(chosen: _Chosen, findings: list[Finding], view: bool) -> int:
+    """Replay samples, add what is found; how many were replayed."""
+    from workers.replay import replay
 
-    return bank_of(path, info)
-
-
-def _replay(
-    path: Path, info: DatasetInfo, bank: Bank, committed: Sequence[int], share: float, findings: list[Finding]
-) -> int:
-    """Replay samples of the shards that passed, add what is found; how many were replayed."""
-    from workers.replay import choose, replay
-
-    broken = {finding.shard for finding in findings if finding.remedy != "compact"}
-    indices = choose(info, [shard for shard in committed if shard not in broken], share)
-    findings.extend(replay(path, info, bank, indices))
-    return len(indices)
+    for home, found in replay(chosen):
+        findings.append(dataclasses.replace(found, remedy="none", place=home.store.url) if view else found)
+    return sum(len(indices) for _, indices in chosen)
 
 
-def _repair(path: Path, info: DatasetInfo, findings: Sequence[Finding]) -> tuple[list[Repair], list[Finding]]:
+def _repair(
+    store: Store, info: DatasetInfo, findings: Sequence[Finding], healthy: Healthy | None
+) -> tuple[list[Repair], list[Finding]]:
     from workers.repair import repair
 
-    return repair(path, info, findings)
+    return repair(store, info, findings, healthy)

@@ -41,7 +41,7 @@ def diameter_limits(
 
 
 def _patch_mm(config: GenerateConfig, spacing_mm: float) -> float:
-    return _PATCH_SHARE * min(config.patch_shape) * spacing_mm
+    return math.inf if config.whole_cases else _PATCH_SHARE * min(config.patch_shape) * spacing_mm
 
 
 def _organ_mm(kind: TumorKind, stats: OrganStats, elongated: bool) -> float:

@@ -56,7 +56,7 @@ def _draw(rng: np.random.Generator, bank: Bank, config: GenerateConfig, index: i
     drawer = _Drawer(rng, case, organ, config)
     tumors: list[TumorSpec] = []
     if in_body:
-        origin = _patch_origin(rng, case, _body_voxel(rng, case), config.patch_shape)
+        origin = _patch_origin(rng, case, _body_voxel(rng, case), drawer.patch)
     else:
         origin, tumors = drawer.whole_organ(healthy) if drawer.preset.whole_organ else drawer.in_patch(healthy)
     return SampleSpec(
@@ -65,7 +65,7 @@ def _draw(rng: np.random.Generator, bank: Bank, config: GenerateConfig, index: i
         split=split,
         case_id=case.case_id,
         origin_vox=origin,
-        patch_shape=config.patch_shape,
+        patch_shape=drawer.patch,
         organs=config.organs,
         tumors=tuple(tumors),
         distractors=tuple(drawer.distractors(origin, tumors) if look_alikes else ()),
@@ -103,6 +103,7 @@ class _Drawer:
 
     def __init__(self, rng: np.random.Generator, case: Case, organ: str, config: GenerateConfig) -> None:
         self.rng, self.case, self.organ, self.config = rng, case, organ, config
+        self.patch = config.patch_of(index3(case.ct.shape))
         self.preset: OrganPreset = preset_of(organ, config.presets)
         self.settings = config.tumors.of(organ)
         self.off = switched_off(config.without)
@@ -189,21 +190,20 @@ class _Drawer:
         return tumor.model_copy(update={"upstream": None if "upstream" in self.off else upstream})
 
     def _patch_at(self, anchor: Index3) -> Index3:
-        return _patch_origin(self.rng, self.case, anchor, self.config.patch_shape)
+        return _patch_origin(self.rng, self.case, anchor, self.patch)
 
     def _site(self, low: Index3, high: Index3, region: str | None) -> Site:
         return Site(self.case, self.organ, self.preset, low, high, self.off, region)
 
     def _within(self, origin: Index3, region: str | None, diameter_mm: float) -> Site:
         """The part of the patch where a tumor's centre may be: half a diameter from its border where that is left."""
-        patch = self.config.patch_shape
-        margin = [min(round(diameter_mm / self.case.spacing_mm / 2), p // 4) for p in patch]
+        margin = [min(round(diameter_mm / self.case.spacing_mm / 2), p // 4) for p in self.patch]
         low = np.clip(np.add(origin, margin), 0, self.case.ct.shape)
-        high = np.clip(np.add(origin, patch) - margin, low, self.case.ct.shape)
+        high = np.clip(np.add(origin, self.patch) - margin, low, self.case.ct.shape)
         return self._site(index3(low), index3(high), region)
 
     def _in_patch(self, tumor: TumorSpec, origin: Index3) -> bool:
         """Whether a ball of the tumor's size meets the patch."""
-        nearest = np.clip(tumor.center_vox, origin, np.add(origin, self.config.patch_shape) - 1)
+        nearest = np.clip(tumor.center_vox, origin, np.add(origin, self.patch) - 1)
         apart = float(np.sqrt(((nearest - np.array(tumor.center_vox)) ** 2).sum())) * self.case.spacing_mm
         return apart < tumor.diameter_mm / 2

@@ -4,6 +4,6 @@ Nothing is drawn while a spec is applied. An engine module (`pipeline.synthesis.
 drawn, so that an engine is one file; that `draw_form` is called by `pipeline.spec` only, with the generator passed in.
 """
 
-from pipeline.synthesis.render import Instance, Rendered, render, render_batch, synthesise
+from pipeline.synthesis.render import Instance, Rendered, confined_to, render, render_batch, synthesise
 
-__all__ = ["Instance", "Rendered", "render", "render_batch", "synthesise"]
+__all__ = ["Instance", "Rendered", "confined_to", "render", "render_batch", "synthesise"]

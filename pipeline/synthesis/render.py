@@ -140,6 +140,23 @@ def touched_mm(tumor: TumorSpec) -> float:
     return max(reach_mm(tumor), tumor.mass_effect.reach_mm if tumor.mass_effect else 0.0)
 
 
+def confined_to(case: Case, spec: SampleSpec) -> list[Slices3]:
+    """Boxes of the patch: no voxel outside all of them differs from the healthy case."""
+    boxes = []
+    for lesion in (*spec.tumors, *spec.distractors):
+        extent = np.maximum(engine_of(lesion).extent_mm(lesion), touched_mm(lesion)) / case.spacing_mm + 1
+        center = np.array(lesion.center_vox)
+        bounds = [(np.floor(center - extent), np.ceil(center + extent) + 1)]
+        if lesion.upstream:
+            bounds.append(gland_box(case, lesion.organ, lesion.upstream))
+        for low, high in bounds:
+            inner = [
+                np.clip(np.subtract(bound, spec.origin_vox), 0, spec.patch_shape).astype(int) for bound in (low, high)
+            ]
+            boxes.append(slices3(inner[0].tolist(), inner[1].tolist()))
+    return boxes
+
+
 def _labelled(ids: torch.Tensor, organs: Sequence[str]) -> torch.Tensor:
     """Class ids with everything but these organs and their tumors as background."""
     kept = torch.zeros_like(ids)

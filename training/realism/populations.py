@@ -20,7 +20,7 @@ from pipeline.intake import read_case
 from pipeline.organs import CLASS_NAMES, label_map, organ_id, tumor_id
 from pipeline.progress import Progress
 from pipeline.sources import find_cases
-from pipeline.where import select
+from pipeline.where import positions
 from training.realism.definitions import SEED
 from training.realism.examine import Examined, examine
 from training.realism.healthy import healthy_balls
@@ -96,9 +96,10 @@ def _chosen_samples(dataset: Dataset, organ: str, limit: int) -> list[int]:
     held = ", ".join(name for name in dataset.info.classes if name.endswith("_tumor")) or "no tumor class"
     if f"{organ}_tumor" not in dataset.info.classes:
         raise InputError(f"{dataset.path}: has no tumors of the {organ}, only {held}; choose --organ among these")
-    indices = [int(i) for i in select(dataset.manifest, f"organ = '{organ}'")["index"].to_pylist()]
+    rows = positions(dataset, f"organ = '{organ}'")
+    indices = [int(index) for index in dataset.columns(["index"])["index"].to_numpy()[rows]]
     if not indices:
-        raise InputError(f"{dataset.path}: none of its {len(dataset.manifest)} samples has a tumor of the {organ}")
+        raise InputError(f"{dataset.path}: none of its {dataset.rows} samples has a tumor of the {organ}")
     return _spread(indices, limit)
 
 

@@ -11,6 +11,7 @@ from pipeline.catalog import open_dataset
 from pipeline.errors import InputError
 from pipeline.files import replace_file, writing_to
 from pipeline.organs import organ_id
+from pipeline.store import Location
 from pipeline.versions import software
 from training.realism.compare import compare
 from training.realism.page import page
@@ -23,7 +24,7 @@ _RESUME = "Free the space or choose another --out, then run the same command aga
 
 
 def realism(
-    data: Path,
+    data: Location,
     real: Path,
     out: Path,
     *,
@@ -51,7 +52,7 @@ def realism(
     context = {
         "dataset": str(data),
         "dataset config digest": dataset.info.config_digest,
-        "samples read": f"{synthetic.scans} of {len(dataset.manifest)}",
+        "samples read": f"{synthetic.scans} of {dataset.rows}",
         "real cases": str(real),
         "statistics": str(statistics) if statistics else "none",
         **{f"version of {name}": version for name, version in software().items()},

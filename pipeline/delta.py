@@ -1,0 +1,111 @@
+"""The `delta` kind: what a sample adds to the healthy patch. `sample = healthy + delta`, in the arrays' own arithmetic.
+
+A difference is nearly all zeros, so it takes a few kB. It is worth that only while a sample's change is confined to
+boxes around what its spec puts there, which is checked: a generator that touched every voxel would make deltas as large
+as samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.case import AIR_HU
+from pipeline.errors import InputError
+from pipeline.grid import Index3, Slices3, crop, overlap
+from pipeline.organs import organ_id, tumor_id
+
+# Planes that are worked on together: what is in between stays in the processor's cache (0.45 against 1.7 ms at 96^3).
+_CACHED_BYTES = 1 << 16
+
+
+class Tissue(Protocol):
+    """What is asked of a case: a `Case` will do."""
+
+    @property
+    def ct(self) -> npt.NDArray[np.int16]:
+        """HU (X, Y, Z)."""
+
+    @property
+    def organs(self) -> npt.NDArray[np.uint8]:
+        """Class ids (X, Y, Z)."""
+
+
+def healthy_image(case: Tissue, origin: Index3, shape: Index3) -> npt.NDArray[np.int16]:
+    """The patch of the case as it is, int16 HU (X, Y, Z), air beyond the case."""
+    return crop(case.ct, origin, shape, AIR_HU)
+
+
+def healthy_label(case: Tissue, origin: Index3, shape: Index3, organs: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """The class ids of these organs (and of tumors that the case has annotated), uint8 (X, Y, Z)."""
+    return _of_organs(organs, crop(case.organs, origin, shape, 0))
+
+
+def _of_organs(organs: Sequence[str], ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The ids (X, Y, Z) with everything but these organs and their tumors as background.
+
+    By comparisons: looking each voxel up in a table takes several times as long.
+    """
+    kept = np.zeros(ids.shape, bool)
+    for first, last in _class_runs(tuple(organs)):
+        kept |= (ids - np.uint8(first)) <= np.uint8(last - first)  # below `first` uint8 wraps around to large numbers
+    return ids * kept
+
+
+@lru_cache(maxsize=16)
+def _class_runs(organs: tuple[str, ...]) -> list[tuple[int, int]]:
+    """The class ids of organs and their tumors as runs (first, last) of consecutive numbers."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted({number for organ in organs for number in (organ_id(organ), tumor_id(organ))}):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    return runs
+
+
+def delta_of(
+    case: Tissue,
+    origin: Index3,
+    organs: Sequence[str],
+    arrays: dict[str, npt.NDArray[Any]],
+    confined_to: Iterable[Slices3],
+    where: str,
+) -> dict[str, npt.NDArray[Any]]:
+    """`image` and `label` minus the healthy ones; InputError when they differ outside the boxes `confined_to`."""
+    shape: Index3 = arrays["image"].shape
+    deltas = {
+        "image": np.subtract(arrays["image"], healthy_image(case, origin, shape)),
+        "label": np.subtract(arrays["label"], healthy_label(case, origin, shape, organs)),
+    }
+    outside = np.ones(shape, bool)
+    for box in confined_to:
+        outside[box] = False
+    for name, delta in deltas.items():
+        count = int(np.count_nonzero((delta != 0) & outside))
+        if count:
+            raise InputError(
+                f"{where}: {count} voxels of its {name} differ from the healthy case outside the boxes around its "
+                "tumors, so its change is not confined and `store: delta` cannot keep it; use `--store full`"
+            )
+    return deltas
+
+
+def add_healthy(
+    case: Tissue, origin: Index3, organs: Sequence[str], image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8]
+) -> None:
+    """Turn a difference into the sample, in place."""
+    of_case, of_patch = overlap(origin, image.shape, case.ct.shape)
+    if image[of_patch].size < image.size:
+        inside = image[of_patch].copy()
+        image += AIR_HU
+        image[of_patch] = inside
+    image[of_patch] += case.ct[of_case]
+    ids, shown = case.organs[of_case], label[of_patch]
+    planes = max(1, _CACHED_BYTES // max(1, ids[:1].size))
+    for x in range(0, len(ids), planes):
+        shown[x : x + planes] += _of_organs(organs, ids[x : x + planes])

@@ -1,0 +1,58 @@
+"""The command line's application and what all verbs share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App, Parameter
+
+from pipeline import __version__
+from pipeline.config import GenerateConfig, TrainConfig
+from pipeline.errors import PhantumorError
+
+_ROOT = Path(__file__).resolve().parents[2]
+_HELP = """Label-free tumor segmentation: put synthetic tumors into healthy CT, stream-train on them, find real ones.
+
+Research software, not for clinical use. Every verb has --help with an example; `phantumor demo` shows all of them.
+"""
+
+app = App(
+    name="phantumor",
+    help=_HELP,
+    version=__version__,
+    help_format="plaintext",
+    # A list flag takes all its values, and a number that follows one never becomes a positional by accident.
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,  # main says what is kept and how to go on
+)
+Flatten = Parameter(name="*")
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def given(settings: GenerateConfig | TrainConfig | None) -> dict[str, Any]:
+    """Only what the command line named, so that a YAML file can set the rest."""
+    return settings.model_dump(exclude_unset=True) if settings is not None else {}
+
+
+def ours(*names: str) -> None:
+    """The packages have generic names: refuse to run when another installed package hides one of ours."""
+    for name in names:
+        spec = find_spec(name)
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
+        if found is None or _ROOT not in found.parents:
+            raise PhantumorError(
+                f"the package {name!r} is found at {found}, not in the phantumor checkout {_ROOT}: another package "
+                "of that name hides ours. Install phantumor in an environment of its own (`make setup`)"
+            )

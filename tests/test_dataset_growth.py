@@ -1,0 +1,119 @@
+"""Datasets that grow: what was made stays, byte for byte; of two different growths one wins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.bank import Bank
+from pipeline.catalog import Dataset, open_dataset, read_info
+from pipeline.config import GenerateConfig
+from pipeline.errors import InputError
+from pipeline.status import dataset_status
+from pipeline.store import open_store
+from tests.cases import make_bank
+from training.stream import ShardStream
+from workers.generate import generate, new_info
+from workers.growth import begin, planned
+from workers.plan import Slice, plan_of
+
+CONFIG = GenerateConfig(samples=6, patch_shape=(24, 24, 16), shard_samples=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return make_bank(tmp_path_factory.mktemp("bank") / "bank")
+
+
+def of(samples: int) -> GenerateConfig:
+    return CONFIG.model_copy(update={"samples": samples})
+
+
+def make(bank: Bank, out: Path, samples: int) -> Dataset:
+    generate(bank.path, out, of(samples), log=lambda _: None)
+    return open_dataset(out)
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """All that was committed, but for what a growth writes anew."""
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for folder in ("shards", "manifest")
+        for path in (out / folder).rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_larger_dataset_keeps_the_old_part_and_holds_what_one_made_at_once_holds(bank: Bank, tmp_path: Path) -> None:
+    make(bank, tmp_path / "grown", 6)
+    before = files(tmp_path / "grown")
+    make(bank, tmp_path / "grown", 7)
+    grown = make(bank, tmp_path / "grown", 13)
+    after = files(tmp_path / "grown")
+    assert {name: after[name] for name in before} == before
+    assert grown.info.grown == (6, 7)
+    assert grown.complete
+    at_once = make(bank, tmp_path / "at-once", 13)
+    same = ["index", "split", "case_id", "image_crc32c", "label_crc32c", "spec", "tumors"]
+    assert grown.columns(same).equals(at_once.columns(same))
+    for index in range(13):
+        assert (grown.sample(index).image == at_once.sample(index).image).all()
+    seen = [int(index) for batch in ShardStream(grown, 2, split="all", epochs=1) for index in batch["index"]]
+    assert sorted(seen) == list(range(13))
+
+
+def test_status_counts_the_short_shards_of_a_grown_dataset(bank: Bank, tmp_path: Path) -> None:
+    make(bank, tmp_path, 6)
+    make(bank, tmp_path, 13)
+    assert dataset_status(tmp_path)["samples"] == {"committed": 13, "planned": 13}
+    (tmp_path / "manifest/000001.parquet").unlink()  # holds 2 samples
+    assert dataset_status(tmp_path)["samples"] == {"committed": 11, "planned": 13}
+
+
+def test_while_it_grows_the_old_samples_stay_readable(bank: Bank, tmp_path: Path) -> None:
+    make(bank, tmp_path, 6)
+    store = open_store(tmp_path)
+    begin(store, planned(store, new_info(store, bank, of(13))))
+    opened = open_dataset(tmp_path)
+    assert not opened.complete
+    assert opened.indices_of("all") == list(range(6))
+    generate(bank.path, tmp_path, of(13), part=Slice(1, 2), log=lambda _: None)  # shard 2: samples 6 to 9
+    assert open_dataset(tmp_path).indices_of("all") == list(range(10))
+    assert open_dataset(tmp_path).sample(9).row["index"] == 9
+
+
+def test_a_growth_that_was_cut_off_goes_on(bank: Bank, tmp_path: Path) -> None:
+    make(bank, tmp_path, 6)
+    (tmp_path / "growth").mkdir()
+    (tmp_path / "growth/000001.json").write_text(json.dumps({"samples": 13}))  # killed before dataset.json was written
+    assert make(bank, tmp_path, 13).info.grown == (6,)
+
+
+def test_of_two_different_growths_the_second_is_refused(bank: Bank, tmp_path: Path) -> None:
+    make(bank, tmp_path, 6)
+    (tmp_path / "growth").mkdir()
+    (tmp_path / "growth/000001.json").write_text(json.dumps({"samples": 13}))
+    with pytest.raises(InputError, match="grow to 13"):
+        generate(bank.path, tmp_path, of(20), log=lambda _: None)
+    assert read_info(open_store(tmp_path)).config.samples == 6
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+def test_a_dataset_does_not_shrink(bank: Bank, tmp_path: Path, samples: int) -> None:
+    make(bank, tmp_path, 6)
+    with pytest.raises(InputError, match="grow, not shrink"):
+        generate(bank.path, tmp_path, of(samples), log=lambda _: None)
+
+
+def test_slices_make_one_dataset_together(bank: Bank, tmp_path: Path) -> None:
+    summaries = [
+        generate(bank.path, tmp_path / "data", of(13), part=Slice(k, 3), log=lambda _: None) for k in (2, 3, 1)
+    ]
+    assert [summary.made for summary in summaries] == [4, 4, 5]
+    assert [summary.complete for summary in summaries] == [False, False, True]
+    dataset = open_dataset(tmp_path / "data")
+    assert dataset.complete
+    assert (tmp_path / "data/manifest.parquet").exists()
+    assert plan_of(dataset.info).shards == 4

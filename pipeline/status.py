@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.catalog import DatasetInfo, read_info
 from pipeline.manifest import SHARD_FOLDER, commit_times
+from pipeline.errors import InputError
 from pipeline.progress import duration
 from pipeline.store import Location, Store, open_store
 
@@ -27,7 +28,10 @@ _RUN_FACTS = (
 def dataset_status(place: Location) -> dict[str, Any]:
     """Committed and planned shards and samples, rate over the latest commits, time left; ready for JSON."""
     store = open_store(place)
-    info, times = read_info(store), commit_times(store)
+    info = read_info(store)
+    if info.sources:
+        raise InputError(f"{store.url} is a view, which is whole from the start; ask for the status of its sources")
+    times = commit_times(store)
     committed = sorted(times)
     config = info.config
     samples = samples_in(info, committed)

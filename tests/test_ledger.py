@@ -168,3 +168,15 @@ def test_quarantine_lists_only_its_own_records(tmp_path: Path) -> None:
     assert quarantined(store) == {1, 2}
     take_back(store, [1, 5])
     assert quarantined(store) == {2}
+
+
+def test_each_failure_is_a_line_for_who_watches(tmp_path: Path) -> None:
+    lines: list[str] = []
+    ledger = Ledger(FolderStore(tmp_path), FACTS, log=lines.append)
+    ledger.begin(jobs_of(3), slots=1)
+    for failure, verdict in zip(failures("OSError", "ValueError"), ("retry", "poison"), strict=True):
+        ledger.failed(failure, verdict)
+    assert len(lines) == 2
+    assert lines[0].startswith("shard 0: OSError")
+    assert lines[0].endswith("(it is tried again)")
+    assert lines[1].endswith("(given up, see failures/)")

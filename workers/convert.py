@@ -206,7 +206,7 @@ def convert(
             facts = RunFacts(new.config_digest, bank.place, how.name())
             total, todo = plan.samples_in(there), plan.samples_in(job.shard for job in jobs)
             progress = Progress(total, "samples", done=total - todo)
-            made = run_jobs(target, jobs, executor, how, facts, progress).made_samples
+            made = run_jobs(target, jobs, executor, facts, progress, log).made_samples
     complete = finish(target, plan, anew=bool(made))
     check_all_made(target, missing)
     if len(there) < plan.shards:

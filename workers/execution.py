@@ -58,11 +58,16 @@ def without_quarantine(store: Store, shards: Sequence[int], how: How, log: Calla
 
 
 def run_jobs(
-    store: Store, jobs: Sequence[ShardJob], executor: Executor, how: How, facts: RunFacts, progress: Progress
+    store: Store,
+    jobs: Sequence[ShardJob],
+    executor: Executor,
+    facts: RunFacts,
+    progress: Progress,
+    log: Callable[[str], None],
 ) -> Outcome:
     """Have the jobs done; the outcome. See `drive` for what it raises."""
     aside = quarantined(store).intersection(job.shard for job in jobs)
-    ledger = Ledger(store, facts, quarantined=aside, progress=progress)
+    ledger = Ledger(store, facts, quarantined=aside, progress=progress, log=log)
     return drive([replace(job, run=ledger.run) for job in jobs], executor, Policy(), ledger)
 
 

@@ -14,15 +14,14 @@ from dataclasses import asdict, dataclass
 from pipeline.bank import Bank, open_bank
 from pipeline.catalog import DatasetInfo, compact, dataset_classes, recipe_digest, relative_place
 from pipeline.config import GenerateConfig
-from pipeline.errors import PhantumorError
 from pipeline.files import writing_to
 from pipeline.manifest import WHOLE, committed_shards, open_whole
-from pipeline.progress import Progress, size
+from pipeline.progress import Progress
 from pipeline.spec import check_bank
 from pipeline.store import Location, Store, open_store
 from pipeline.versions import software
 from workers.attempt import ShardJob
-from workers.estimate import estimate_cost
+from workers.estimate import check_room, estimate_cost
 from workers.execution import ALONE, How, check_all_made, run_jobs, without_quarantine
 from workers.failure import RESUME
 from workers.garbage import remove_garbage
@@ -75,7 +74,7 @@ def generate(
         with contextlib.closing(how.executor(len(shards))) as executor:  # before anything is written
             if not dry_run:
                 remove_garbage(store, GARBAGE_MINUTES)  # of killed runs, which could keep a full disk full
-            _check_cost(bank, config, plan.samples_in(shards), store, executor.slots(), log)
+            check_room(estimate_cost(bank, config, plan.samples_in(shards)), store, executor.slots(), log)
             if dry_run:
                 return Summary(config.samples, 0, time.monotonic() - started, False)
             begin(store, info)
@@ -85,7 +84,7 @@ def generate(
             facts = RunFacts(info.config_digest, bank.place, how.name())
             total, todo = plan.samples_in(mine), plan.samples_in(shards)
             progress = Progress(total, "samples", done=total - todo)
-            made = run_jobs(store, jobs, executor, how, facts, progress).made_samples
+            made = run_jobs(store, jobs, executor, facts, progress, log).made_samples
     complete = finish(store, plan, anew=bool(made)) if not dry_run else not missing
     check_all_made(store, missing)
     return Summary(config.samples, made, time.monotonic() - started, complete)
@@ -100,19 +99,6 @@ def finish(store: Store, plan: Plan, *, anew: bool) -> bool:
         if anew or not store.exists(WHOLE) or set(open_whole(store).parts()) != set(committed):
             compact(store)
     return True
-
-
-def _check_cost(
-    bank: Bank, config: GenerateConfig, samples: int, store: Store, workers: int, log: Callable[[str], None]
-) -> None:
-    """Tell how much and how long; PhantumorError when the disk cannot hold it."""
-    estimate, free = estimate_cost(bank, config, samples), store.free_bytes()
-    log(estimate.line(free, workers))
-    if free is not None and estimate.bytes > free:
-        raise PhantumorError(
-            f"{store.url}: the dataset needs about {size(estimate.bytes)}, its disk has {size(free)} free. "
-            "Free space, ask for fewer --samples, or keep less of each: --store delta"
-        )
 
 
 def new_info(store: Store, bank: Bank, config: GenerateConfig) -> DatasetInfo:

@@ -36,6 +36,7 @@ from workers.quarantine import put_aside, take_back
 End = Literal["complete", "incomplete", "stopped", "interrupted"]
 _EVERY_S = 5.0
 _KEPT_FAILURES = 1000
+_VERDICTS = {"retry": "it is tried again", "poison": "given up, see failures/", "stop": "the run stops"}
 
 
 def this_command() -> str:
@@ -83,13 +84,14 @@ class Ledger:
         *,
         quarantined: Collection[int] = (),
         progress: Progress | None = None,
+        log: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _utc,
     ) -> None:
-        """`quarantined`: shards with a record that this run tries again."""
+        """`quarantined`: shards with a record that this run tries again. `log` gets a line for each failure."""
         self.store, self.tally = store, Tally()
         self._facts, self._aside, self._progress = facts, set(quarantined), progress
-        self._clock, self._now = clock, now
+        self._log, self._clock, self._now = log, clock, now
         self._began = self._written = clock()
         self._started = now()
         self.run = f"{self._started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
@@ -140,6 +142,8 @@ class Ledger:
         line = {name: getattr(failure, name) for name in names} | {"verdict": verdict}
         self._failures.append(json.dumps(line))
         self._unwritten = True
+        blamed = "" if failure.sample is None else f", sample {failure.sample}"
+        self._log(f"shard {failure.shard}{blamed}: {' '.join(failure.line().split())} ({_VERDICTS[verdict]})")
 
     def given_up(self, job: ShardJob, failures: Sequence[Failure]) -> None:
         """A shard is put aside."""

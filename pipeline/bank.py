@@ -48,7 +48,7 @@ from pipeline.bank_format import (
 )
 from pipeline.case import Case
 from pipeline.errors import InputError, PhantumorError
-from pipeline.files import replace_file, sync_folder, writing_to
+from pipeline.files import ASIDE, replace_file, sync_folder, writing_to
 from pipeline.organs import CLASS_IDS
 from pipeline.store import Location, Store, open_store
 
@@ -248,7 +248,7 @@ def create_or_open_bank(place: Location, spacing_mm: float) -> BankWriter:
     path = Path(place)
     if not SPACING_LIMITS_MM[0] <= spacing_mm <= SPACING_LIMITS_MM[1]:
         raise InputError(f"--spacing {spacing_mm}: must be {SPACING_LIMITS_MM[0]} to {SPACING_LIMITS_MM[1]} mm")
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / INFO).exists())):
+    if path.exists() and (not path.is_dir() or (_holds_something(path) and not (path / INFO).exists())):
         raise InputError(f"{path}: exists and is not a bank; give --out a new or an empty folder")
     new = not (path / INFO).exists()
     if new:
@@ -262,6 +262,11 @@ def create_or_open_bank(place: Location, spacing_mm: float) -> BankWriter:
             f"pass --spacing {bank.spacing_mm:g} or another --out"
         )
     return BankWriter(bank, new)
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether anything lies there but what a killed process had not given its name yet."""
+    return any(not ASIDE.fullmatch(path.name) for path in folder.iterdir())
 
 
 def _info(spacing_mm: float) -> bytes:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -31,7 +31,6 @@ from pipeline.manifest import (
     SCHEMA,
     WHOLE,
     ManifestFile,
-    Part,
     Parts,
     committed_shards,
     open_part,
@@ -41,6 +40,7 @@ from pipeline.manifest import (
     write_whole_manifest,
 )
 from pipeline.organs import CLASS_IDS
+from pipeline.plan import Plan
 from pipeline.shard import object_path
 from pipeline.store import Location, Store, open_store
 from pipeline.threads import in_threads
@@ -94,6 +94,11 @@ class DatasetInfo(Settings):
         if any(a.first_shard >= b.first_shard for a, b in pairwise(self.sources)):
             raise ValueError("sources: not in the order of first_shard")
         return self
+
+    @property
+    def plan(self) -> Plan:
+        """Which samples each shard holds."""
+        return Plan(self.config.samples, self.config.shard_samples, self.grown)
 
     @property
     def seed(self) -> int:
@@ -163,7 +168,7 @@ class Dataset:
         """All rows, these columns; a field of `tumors` is named `tumors.kind`."""
         if "manifest" in self.__dict__ and (names is None or not any("." in name for name in names)):
             return self.manifest if names is None else self.manifest.select(names)
-        tables = [file.columns(names) for file in self._files]
+        tables = list(in_threads(lambda file: file.columns(names), self._files))
         return pa.concat_tables(tables) if tables else _empty(names)
 
     def batches(self) -> Iterator[pa.Table]:
@@ -301,11 +306,14 @@ def open_dataset(place: Location | Store) -> Dataset:
     store = open_store(place)
     info = read_info(store)
     whole = open_whole(store, view=bool(info.sources)) if store.exists(WHOLE) else None
-    files, parts = [whole] if whole else [], whole.parts() if whole else Parts.of([])
+    parts = whole.parts() if whole else Parts.of([])
     if info.sources:
         _check_view(store, info, whole)
-    else:
-        later = [shard for shard in committed_shards(store) if shard not in parts] if len(parts) < info.shards else []
+    elif whole and max(parts, default=-1) >= len(parts):  # not the first shards, so rows would be out of order
+        whole, parts = None, Parts.of([])
+    files = [whole] if whole else []
+    if not info.sources and len(parts) < info.shards:
+        later = [shard for shard in committed_shards(store) if shard not in parts and shard < info.shards]
         opened = list(in_threads(lambda shard: open_part(store, shard), later))
         files += opened
         parts = Parts.joined([parts, Parts.of(file.part() for file in opened)]) if opened else parts
@@ -394,13 +402,10 @@ def check_same(store: Store, old: DatasetInfo, info: DatasetInfo) -> None:
         )
 
 
-def compact(store: Store) -> None:
-    """Write the whole manifest into one file, once every shard is committed."""
-    write_whole_manifest(store, _parts_in_order(store))
-
-
-def _parts_in_order(store: Store) -> Iterator[tuple[Part, pa.Table]]:
-    return in_threads(lambda shard: read_part(store, shard), committed_shards(store))
+def compact(store: Store, shards: Iterable[int] | None = None) -> None:
+    """Write the whole manifest into one file: of these shards, ascending, or of all that are committed."""
+    wanted = committed_shards(store) if shards is None else shards
+    write_whole_manifest(store, in_threads(lambda shard: read_part(store, shard), wanted))
 
 
 def relative_place(of: Store, seen_from: Store) -> str:

@@ -6,10 +6,20 @@ So the copy is at any time a dataset that could have been made there, and is not
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.bank import open_bank
-from pipeline.catalog import INFO, Dataset, DatasetInfo, compact, info_bytes, open_dataset, read_info, relative_place
+from pipeline.catalog import (
+    INFO,
+    Dataset,
+    DatasetInfo,
+    bank_of,
+    compact,
+    info_bytes,
+    open_dataset,
+    read_info,
+    relative_place,
+)
 from pipeline.config import differences
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import writing_to
@@ -19,6 +29,7 @@ from pipeline.shard import DTYPES
 from pipeline.store import FolderStore, Location, Store, open_store
 from pipeline.threads import in_threads
 
+_PIXELS = ("index", "image_crc32c", "label_crc32c")
 _NOTES = ("failures", "runs")  # when and how it was made
 
 
@@ -31,10 +42,13 @@ def copy_dataset(here: Store, there: Store, bank: Location | None) -> Copied:
     held = _held_parts(there, dataset.info)
     info = dataset.info.model_copy(update={"bank": _bank_place(here, there, dataset.info, bank)})
     theirs = {e.key: e.size for e in there.entries("shards")} if held else {}
-    todo = [part for shard, part in sorted(dataset.parts.items()) if not _is_there(part, held.get(shard), theirs)]
+    _check_pixels(here, there, [part for shard, part in held.items() if _is_other(part, dataset.parts.get(shard))])
+    todo = [part for shard, part in sorted(dataset.parts.items()) if not _is_whole(held.get(shard), theirs)]
+    broken = [held[part.shard] for part in todo if part.shard in held and _is_other(held[part.shard], part)]
     sender = Sender(here, there, [parcel for part in todo for parcel in _shard_parcels(part)])
     with writing_to(there.url, RESUME):
         _describe(here, there, sender, info)
+        _withdraw(there, broken)
         for _ in in_threads(lambda part: _send_shard(here, there, sender, part), todo, sender.threads):
             pass
         if dataset.complete:
@@ -75,12 +89,41 @@ def _check_same(there: Store, other: DatasetInfo, info: DatasetInfo) -> None:
         raise InputError(f"{there.url} holds another dataset: {'; '.join(changed)}; {ELSEWHERE}")
 
 
-def _is_there(part: Part, other: Part | None, sizes: Mapping[str, int]) -> bool:
-    """Whether the shard need not be copied: it was, and wholly, or it was made there, to the same samples."""
-    if other is None or other.attempt != part.attempt:
-        return other is not None
-    group = shard_name(part.shard, part.attempt)
-    return all(sizes.get(f"{group}/{file.path}") == file.size for file in part.files)
+def _is_other(held: Part, part: Part | None) -> bool:
+    """Whether a shard there was not copied from this one, but made there, or from what this one was before."""
+    return part is not None and held.attempt != part.attempt
+
+
+def _check_pixels(here: Store, there: Store, others: Sequence[Part]) -> None:
+    """InputError unless what was made there are the same samples: other software may come to other pixels."""
+
+    def same(part: Part) -> bool:
+        a, b = (open_part(store, part.shard).columns(_PIXELS) for store in (here, there))
+        return bool(a.equals(b))
+
+    for part, fits in zip(others, in_threads(same, others), strict=True):
+        if not fits:
+            raise InputError(
+                f"{there.url}: its shard {part.shard} was made to other pixels than that of {here.url} (other "
+                f"software, or it was made again since); {ELSEWHERE}, or remove {WHOLE} and {part_name(part.shard)} "
+                "there to have it replaced"
+            )
+
+
+def _is_whole(held: Part | None, sizes: Mapping[str, int]) -> bool:
+    """Whether a shard lies there with all its bytes, and so need not be copied."""
+    return held is not None and all(sizes.get(p.key) == p.size for p in _shard_parcels(held))
+
+
+def _withdraw(there: Store, broken: Sequence[Part]) -> None:
+    """Take back the commits of shards that lack bytes, and remove the rest of their files."""
+    if not broken:
+        return
+    there.remove([WHOLE])
+    there.remove([part_name(part.shard) for part in broken])
+    there.settle("manifest")  # before the files go: what names them must not come back after a power cut
+    for part in broken:
+        there.remove_group(shard_name(part.shard, part.attempt))
 
 
 def _shard_parcels(part: Part) -> list[Parcel]:
@@ -135,6 +178,7 @@ def _complete(here: Store, there: Store, sender: Sender, dataset: Dataset) -> No
 
 def _bank_place(here: Store, there: Store, info: DatasetInfo, chosen: Location | None) -> str:
     """What `dataset.json` of the copy says of the bank; InputError when the one that was chosen is another one."""
+    default = relative_place(_bank_store(here, info), there)
     if chosen is not None:
         fingerprint = open_bank(chosen).fingerprint
         if fingerprint != info.bank_fingerprint:
@@ -143,12 +187,28 @@ def _bank_place(here: Store, there: Store, info: DatasetInfo, chosen: Location |
                 f"not {info.bank_fingerprint[:12]}"
             )
         return relative_place(open_store(chosen), there)
-    relative = "://" not in info.bank and here.folder is not None
-    bank = FolderStore(here.folder / info.bank) if relative and here.folder else open_store(info.bank)
-    beside = _beside(absolute(bank), absolute(here), absolute(there))
+    said = read_info(there).bank if there.exists(INFO) else default
+    if said != default and _opens(there, info.model_copy(update={"bank": said})):
+        return said  # was chosen for an earlier copy
+    beside = _beside(absolute(_bank_store(here, info)), absolute(here), absolute(there))
     if beside and _is_bank(beside, info.bank_fingerprint):
         return relative_place(open_store(beside), there)
-    return relative_place(bank, there)
+    return default
+
+
+def _bank_store(here: Store, info: DatasetInfo) -> Store:
+    """Where the source looks for its bank."""
+    relative = "://" not in info.bank and here.folder is not None
+    return FolderStore(here.folder / info.bank) if relative and here.folder else open_store(info.bank)
+
+
+def _opens(there: Store, info: DatasetInfo) -> bool:
+    """Whether a copy with this description finds its bank."""
+    try:
+        bank_of(there, info)
+    except (PhantumorError, OSError):
+        return False
+    return True
 
 
 def _beside(bank: str, here: str, there: str) -> str:

@@ -138,24 +138,33 @@ _REMAKE = "Remove this file and run the same `phantumor generate` command again 
 class ManifestFile:
     """One Parquet file of rows, checked: `columns` reads no more than asked for. Open only while it reads."""
 
-    def __init__(self, dataset: Store, key: str, remedy: str) -> None:
-        self._store, self._key = dataset, key
+    def __init__(self, dataset: Store, key: str, remedy: str, data: bytes | None = None) -> None:
+        """`data`: the bytes of a part, where they were read already."""
+        self._store, self._key, self._data = dataset, key, data
         self._where, self._remedy = f"{dataset.url}/{key}", remedy
-        self._footer: Any = None  # read once
+        self._footer: Any = None  # of the whole manifest, read once
+        with _Unreadable(self._where, remedy):
+            self._version = dataset.version(key) if key == WHOLE else ""
         with self._opened() as file:
-            self._footer = file.metadata
-            schema = file.schema_arrow
+            footer, schema = file.metadata, file.schema_arrow
         self._check_schema(schema)
-        self._check_claims(MOST_ROWS if key == WHOLE else MOST_PART_ROWS)
+        self._check_claims(footer, MOST_ROWS if key == WHOLE else MOST_PART_ROWS)
+        self.rows = int(footer.num_rows)
+        self._said: Mapping[bytes, bytes] = dict(footer.metadata)
+        if key == WHOLE:  # there are thousands of parts
+            self._footer = footer
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
         with _Unreadable(self._where, self._remedy), self._source() as source:
+            if self._footer is not None and self._store.version(self._key) != self._version:
+                raise InputError(f"{self._where}: written anew since the dataset was opened; open it again")
             yield pq.ParquetFile(source, metadata=self._footer, page_checksum_verification=True)
 
     def _source(self) -> Any:
         if self._key != WHOLE:
-            return io.BytesIO(self._store.read(self._key))  # a part is small: one request gets it
+            data = self._store.read(self._key) if self._data is None else self._data
+            return io.BytesIO(data)  # a part is small: one request gets it
         folder = self._store.folder
         return self._store.open(self._key) if folder is None else pa.OSFile(str(folder / self._key))
 
@@ -176,9 +185,8 @@ class ManifestFile:
                 f"{self._where}: its columns are not those of manifest version {SCHEMA_VERSION}. {self._remedy}"
             )
 
-    def _check_claims(self, most_rows: int) -> None:
+    def _check_claims(self, metadata: pq.FileMetaData, most_rows: int) -> None:
         """Refuse a file whose rows would fill the memory."""
-        metadata = self._footer
         groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
         if not 0 <= metadata.num_rows <= most_rows or sum(group.num_rows for group in groups) != metadata.num_rows:
             claim = f"{metadata.num_rows} rows, at most {most_rows} make sense"
@@ -192,10 +200,6 @@ class ManifestFile:
                         f"{self._where}: column {column.path_in_schema} claims {values} values in {held} bytes for "
                         f"{group.num_rows} rows, more than {most[0]} in {most[1]} make no sense. {_FOREIGN}"
                     )
-
-    @property
-    def rows(self) -> int:
-        return int(self._footer.num_rows)
 
     def batches(self, rows: int = 4096) -> Iterator[pa.Table]:
         """All rows with all columns, a few at a time, for a file that is larger than the memory."""
@@ -211,15 +215,14 @@ class ManifestFile:
 
     def row(self, number: int) -> dict[str, Any]:
         """One row, without reading the others' pages beyond its row group."""
-        for group in range(self._footer.num_row_groups):
-            held = self._footer.row_group(group).num_rows
-            if number < held:
-                with self._opened() as file:
-                    found: dict[str, Any] = (
-                        file.read_row_group(group, use_threads=False).slice(number, 1).to_pylist()[0]
-                    )
+        with self._opened() as file:
+            for group in range(file.num_row_groups):
+                held = file.metadata.row_group(group).num_rows
+                if number < held:
+                    rows = file.read_row_group(group, use_threads=False)
+                    found: dict[str, Any] = rows.slice(number, 1).to_pylist()[0]
                     return found
-            number -= held
+                number -= held
         raise IndexError(number)
 
     def part(self) -> Part:
@@ -232,7 +235,7 @@ class ManifestFile:
 
     def _metadata(self, key: bytes, read: Callable[[bytes], Any]) -> Any:
         try:
-            return read(self._footer.metadata[key])
+            return read(self._said[key])
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{self._where}: its Parquet metadata lacks {key.decode()!r}. {self._remedy}") from error
 
@@ -265,13 +268,15 @@ class _Unreadable:
 
 def read_part(dataset: Store, shard: int) -> tuple[Part, pa.Table]:
     """Rows and provenance of one committed shard."""
-    file = open_part(dataset, shard)
+    with _Unreadable(f"{dataset.url}/{part_name(shard)}", _REMAKE):
+        data = dataset.read(part_name(shard))
+    file = open_part(dataset, shard, data)
     return file.part(), file.columns()
 
 
-def open_part(dataset: Store, shard: int) -> ManifestFile:
-    """The part file of a committed shard, known to be of this shard."""
-    file = ManifestFile(dataset, part_name(shard), _REMAKE)
+def open_part(dataset: Store, shard: int, data: bytes | None = None) -> ManifestFile:
+    """The part file of a committed shard, known to be of this shard; `data`: its bytes, where they are read."""
+    file = ManifestFile(dataset, part_name(shard), _REMAKE, data)
     found = file.part().shard
     if found != shard:
         raise InputError(f"{dataset.url}/{part_name(shard)}: holds the rows of shard {found}. {_REMAKE}")

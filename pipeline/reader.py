@@ -22,6 +22,7 @@ from pipeline.catalog import Dataset, Home
 from pipeline.delta import add_healthy
 from pipeline.errors import InputError
 from pipeline.grid import Index3, index3
+from pipeline.manifest import open_part
 from pipeline.shard import DTYPES, ChunkError, array_crc32c, chunk_edge, decode_sample
 from pipeline.store import Store
 
@@ -174,8 +175,17 @@ class Objects:
                 raise ChunkError(f"ends {length - len(data)} bytes early")
             decode_sample(data, out, chunk_edge(out.shape, home.info.config.whole_cases))
         except (OSError, ChunkError) as error:
-            key = self._dataset.object_key(shard, name)[1]
-            raise broken_shard(home.store, shard - home.first_shard, key, error) from error
+            raise self._fault(home, shard, name, error) from error
+
+    def _fault(self, home: Home, shard: int, name: str, error: Exception) -> InputError:
+        """What is wrong with a shard; of a view it may be that its source was repaired since."""
+        own = shard - home.first_shard
+        if self._dataset.info.sources and _attempt(home.store, own) not in ("", self._dataset.parts[shard].attempt):
+            return InputError(
+                f"shard {own} of {home.store.url} was made again since the view {self._dataset.path} was made; "
+                "make the view again"
+            )
+        return broken_shard(home.store, own, self._dataset.object_key(shard, name)[1], error)
 
     def close(self) -> None:
         """Close the files."""
@@ -209,6 +219,14 @@ class _RemoteObject:
 def _open_object(dataset: Dataset, shard: int, name: str) -> _Object:
     store, key = dataset.object_key(shard, name)
     return _RemoteObject(store, key) if store.folder is None else _OpenFile(store.folder / key)
+
+
+def _attempt(store: Store, shard: int) -> str:
+    """The attempt that a part names now; empty when the part cannot be read."""
+    try:
+        return open_part(store, shard).part().attempt
+    except InputError:
+        return ""
 
 
 def broken_shard(store: Store, shard: int, key: str, error: Exception) -> InputError:

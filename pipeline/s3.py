@@ -91,6 +91,9 @@ class S3Store:
     def size(self, key: str) -> int:
         return self.head(key)["size"]
 
+    def version(self, key: str) -> str:
+        return str(self.head(key)["e_tag"])
+
     def head(self, key: str) -> ObjectMeta:
         """What the object store says of an object."""
         with self._explained(key):

@@ -7,12 +7,12 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
-from pipeline.catalog import DatasetInfo, read_info
-from pipeline.manifest import SHARD_FOLDER, commit_times
+from pipeline.catalog import read_info
 from pipeline.errors import InputError
+from pipeline.manifest import SHARD_FOLDER, commit_times
 from pipeline.progress import duration
 from pipeline.store import Location, Store, open_store
 
@@ -32,9 +32,9 @@ def dataset_status(place: Location) -> dict[str, Any]:
     if info.sources:
         raise InputError(f"{store.url} is a view, which is whole from the start; ask for the status of its sources")
     times = commit_times(store)
-    committed = sorted(times)
+    committed = sorted(shard for shard in times if shard < info.shards)
     config = info.config
-    samples = samples_in(info, committed)
+    samples = info.plan.samples_in(committed)
     rate = _recent_rate(sorted(times.values()), config.shard_samples)
     left = config.samples - samples
     return {
@@ -79,16 +79,6 @@ def _last_run(store: Store) -> dict[str, Any] | None:
         with suppress(OSError, ValueError):
             found |= json.loads(store.read(f"runs/{runs[-1]}/{name}"))
     return {name: found.get(name) for name in _RUN_FACTS}
-
-
-def samples_in(info: DatasetInfo, committed: Sequence[int]) -> int:
-    """How many samples these shards hold: each is full but for the last one before each growth."""
-    done, samples, shard = set(committed), len(committed) * info.config.shard_samples, 0
-    totals = (0, *info.grown, info.config.samples)
-    for first, end in pairwise(totals):
-        shard += -(-(end - first) // info.config.shard_samples)
-        samples -= -(end - first) % info.config.shard_samples if shard - 1 in done else 0
-    return samples
 
 
 def _recent_rate(times: Sequence[float], shard_samples: int) -> float | None:

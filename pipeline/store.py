@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from pipeline.errors import InputError
 from pipeline.files import ASIDE, create_file, replace_file, sync_folder
 
 Location = str | os.PathLike[str]
+_ONE_SLASH = re.compile(r"(s3|file|gs|https?):/(?!/)")
 
 
 class Entry(NamedTuple):
@@ -62,6 +64,9 @@ class Store(Protocol):
 
     def size(self, key: str) -> int: ...
 
+    def version(self, key: str) -> str:
+        """What tells an object from one that was written in its place."""
+
     def exists(self, key: str) -> bool: ...
 
     def create(self, key: str, data: bytes) -> bool:
@@ -100,6 +105,8 @@ def open_store(place: Location | Store) -> Store:
     if not isinstance(place, str | os.PathLike):
         return place
     text = os.fspath(place)
+    if _ONE_SLASH.match(text):
+        raise InputError(f"{text}: a URL has two slashes behind its scheme; for a folder of that name write ./{text}")
     scheme, mark, rest = text.partition("://")
     if not mark and text:
         return FolderStore(Path(text))
@@ -152,6 +159,10 @@ class FolderStore:
 
     def size(self, key: str) -> int:
         return self._path(key).stat().st_size
+
+    def version(self, key: str) -> str:
+        found = self._path(key).stat()
+        return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()

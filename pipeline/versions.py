@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib import metadata
 
 from pipeline import __version__
@@ -23,6 +24,11 @@ _RECORDED = (
 
 def software() -> dict[str, str]:
     """Versions of phantumor, Python and the packages that shape a result."""
+    return dict(_software())
+
+
+@cache
+def _software() -> dict[str, str]:
     found = {"phantumor": __version__, "python": platform.python_version()}
     for name in _RECORDED:
         try:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ from pipeline.catalog import (
     relative_place,
 )
 from pipeline.errors import InputError
-from pipeline.files import writing_to
-from pipeline.manifest import SCHEMA, Parts, sample_id, write_rows
+from pipeline.files import ASIDE, writing_to
+from pipeline.manifest import SCHEMA, WHOLE, Parts, open_whole, sample_id, write_rows
 from pipeline.store import Location, Store, open_store
 from pipeline.versions import software
 from pipeline.where import Positions, chosen
@@ -113,18 +114,21 @@ class _Taken:
         for rows in self.dataset.batches():
             first, last = np.searchsorted(self.positions, [start, start + rows.num_rows])
             if first < last:
-                yield self._renumbered(rows.take(pa.array(self.positions[first:last] - start)))
+                taken = rows.take(pa.array(self.positions[first:last] - start))
+                yield renumbered(taken, self.first_index, self.first_shard)
             start += rows.num_rows
 
-    def _renumbered(self, rows: pa.Table) -> pa.Table:
-        if not self.first_index and not self.first_shard:
-            return rows
-        index = pc.add(rows["index"], self.first_index)
-        names = [sample_id(k) for k in index.to_pylist()]
-        changed = {"index": index, "sample_id": names, "shard": pc.add(rows["shard"], self.first_shard)}
-        for name, values in changed.items():
-            rows = rows.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), [values])
+
+def renumbered(rows: pa.Table, first_index: int, first_shard: int) -> pa.Table:
+    """Rows of a source as a view has them, whose samples and shards of it begin at these numbers."""
+    if not first_index and not first_shard:
         return rows
+    index = pc.add(rows["index"], first_index)
+    names = [sample_id(k) for k in index.to_pylist()]
+    changed = {"index": index, "sample_id": names, "shard": pc.add(rows["shard"], first_shard)}
+    for name, values in changed.items():
+        rows = rows.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), [values])
+    return rows
 
 
 def select(
@@ -158,7 +162,7 @@ def merge(places: Sequence[Location], out: Location, log: Callable[[str], None] 
         if not dataset.rows:
             raise InputError(f"{dataset.path}: no sample is committed yet, so there is nothing to merge")
         taken.append(_Taken(dataset, np.arange(dataset.rows), index, shard))
-        index += int(taken[-1].column("index")[-1]) + 1
+        index += int(taken[-1].column("index").max()) + 1  # the rows may come in any order
         shard += int(taken[-1].shards[-1]) + 1
     _check_apart(taken)
     for note in _notes(datasets):
@@ -237,16 +241,30 @@ def _notes(datasets: Sequence[Dataset]) -> Iterator[str]:
 
 
 def _new(out: Location) -> Store:
-    """The store of a view to be; InputError when something lies there."""
+    """The store of a view to be; InputError when something lies there, but for the rows of a view that was cut off."""
     store = open_store(out)
-    folder = store.folder
-    if folder is not None:
-        held: object = folder.exists() and (not folder.is_dir() or next(folder.iterdir(), None))
-    else:
-        held = next(store.entries(), None)
-    if held:
+    names = _names(store)
+    if names and not (names == {WHOLE} and _is_manifest(store)):
         raise InputError(f"--out {store.url}: something lies there; a view needs a new or an empty folder")
     return store
+
+
+def _names(store: Store) -> set[str]:
+    """What lies in a place; two names stand for many."""
+    folder = store.folder
+    if folder is None:
+        return {entry.key for entry in islice(store.entries(), 2)}
+    if folder.exists() and not folder.is_dir():
+        return {folder.name, "."}
+    found = (path.name for path in folder.iterdir()) if folder.exists() else iter(())
+    return set(islice((name for name in found if not ASIDE.fullmatch(name)), 2))
+
+
+def _is_manifest(store: Store) -> bool:
+    try:
+        return open_whole(store, view=True).parts() is not None
+    except InputError:
+        return False
 
 
 def _write(view: Store, taken: Sequence[_Taken]) -> ViewSummary:

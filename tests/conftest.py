@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pipeline.bank import Bank
 from tests.s3_server import S3Server, running_server
 from tests.specs import make_abdomens
+
+settings.register_profile("suite", deadline=None)  # how long an example takes is the machine's matter
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -360,3 +360,10 @@ def test_a_case_that_is_in_keeps_its_split(tmp_path: Path, case: Case) -> None:
     filled(tmp_path / "bank", *(replace(c, split="train") for c in named(case, *(f"c{k}" for k in range(9)))))
     splits = {record.case_id: record.split for record in open_bank(tmp_path / "bank").records}
     assert (splits["a"], splits["b"]) == (case.split, case.split)
+
+
+def test_what_a_killed_start_left_does_not_block_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank/.bank.json.0123abcd.tmp").write_text("{")
+    with create_or_open_bank(tmp_path / "bank", 1.0) as bank:
+        assert bank.records == {}

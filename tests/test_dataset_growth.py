@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 from pipeline.bank import Bank
-from pipeline.catalog import Dataset, open_dataset, read_info
+from pipeline.catalog import Dataset, compact, open_dataset, read_info
 from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
+from pipeline.manifest import committed_shards
+from pipeline.plan import Plan
 from pipeline.status import dataset_status
-from pipeline.store import open_store
+from pipeline.store import Store, open_store
 from tests.cases import make_bank
 from training.stream import ShardStream
-from workers.generate import generate, new_info
+from workers import growth
+from workers.generate import finish, generate, new_info
 from workers.growth import begin, planned
-from workers.plan import Slice, plan_of
+from workers.plan import Slice
 
 CONFIG = GenerateConfig(samples=6, patch_shape=(24, 24, 16), shard_samples=4, seed=3)
 
@@ -116,4 +119,91 @@ def test_slices_make_one_dataset_together(bank: Bank, tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path / "data")
     assert dataset.complete
     assert (tmp_path / "data/manifest.parquet").exists()
-    assert plan_of(dataset.info).shards == 4
+    assert dataset.info.plan.shards == 4
+
+
+def test_a_growth_planned_long_ago_does_not_shrink_what_grew_since(bank: Bank, tmp_path: Path) -> None:
+    make(bank, tmp_path, 6)
+    store = open_store(tmp_path)
+    old_plan = planned(store, new_info(store, bank, of(13)))  # a command that is slow from here on
+    make(bank, tmp_path, 13)
+    make(bank, tmp_path, 20)
+    begin(store, old_plan)
+    assert open_dataset(tmp_path).info.config.samples == 20
+    other_plan = old_plan.model_copy(update={"config": of(15)})
+    with pytest.raises(InputError, match="has grown to 20"):
+        begin(store, other_plan)
+
+
+def test_a_growth_that_others_continued_is_written_on(bank: Bank, tmp_path: Path) -> None:
+    make(bank, tmp_path, 6)
+    store = open_store(tmp_path)
+    (tmp_path / "growth").mkdir()
+    for number, samples in ((1, 13), (2, 20)):  # another command wrote dataset.json for 20 and ours comes after it
+        (tmp_path / f"growth/{number:06d}.json").write_text(json.dumps({"samples": samples}))
+    begin(store, planned(store, new_info(store, bank, of(13))))
+    assert read_info(store).grown == (6, 13)
+    assert read_info(store).config.samples == 20
+    assert make(bank, tmp_path, 20).complete
+
+
+def test_a_command_of_the_old_size_never_makes_a_manifest_with_holes(bank: Bank, tmp_path: Path) -> None:
+    make(bank, tmp_path, 6)
+    store = open_store(tmp_path)
+    begin(store, planned(store, new_info(store, bank, of(13))))
+    generate(bank.path, tmp_path, of(13), part=Slice(4, 4), log=lambda _: None)  # shard 3 only
+    assert committed_shards(store) == [0, 1, 3]
+    assert finish(store, Plan(6, 4), anew=True)  # of a driver that knows of six samples
+    dataset = open_dataset(tmp_path)
+    assert not dataset.complete
+    assert dataset.indices_of("all") == [*range(6), *range(10, 13)]
+    assert dataset.sample(11).row["index"] == 11
+    generate(bank.path, tmp_path, of(13), log=lambda _: None)
+    assert open_dataset(tmp_path).indices_of("all") == list(range(13))
+
+
+def test_a_whole_manifest_with_holes_is_not_followed(bank: Bank, tmp_path: Path) -> None:
+    make(bank, tmp_path, 13)
+    compact(open_store(tmp_path), [0, 2])
+    dataset = open_dataset(tmp_path)
+    assert dataset.indices_of("all") == list(range(13))
+    assert dataset.sample(5).row["index"] == 5
+
+
+def test_a_dataset_held_open_says_that_its_manifest_was_written_anew(bank: Bank, tmp_path: Path) -> None:
+    held = make(bank, tmp_path, 6)
+    make(bank, tmp_path, 13)
+    with pytest.raises(InputError, match="open it again"):
+        held.row(2)
+
+
+def test_jobs_that_start_together_make_one_dataset(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path / "data")
+    info = new_info(store, bank, of(6))
+    look = growth._anything
+
+    def another_was_faster(store: Store) -> object:
+        monkeypatch.setattr(growth, "_anything", look)
+        begin(store, info)
+        return look(store)
+
+    monkeypatch.setattr(growth, "_anything", another_was_faster)
+    assert planned(store, info) == info
+    begin(store, info)
+
+
+def test_what_a_killed_first_start_left_does_not_block_the_place(bank: Bank, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/.dataset.json.0123abcd.tmp").write_text("{")
+    assert make(bank, tmp_path / "data", 6).complete
+
+
+def test_a_bank_that_moved_is_written_down(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "bank")
+    generate(bank.path, tmp_path / "data", of(6), log=lambda _: None)
+    (tmp_path / "bank").rename(tmp_path / "moved")
+    generate(tmp_path / "moved", tmp_path / "data", of(13), log=lambda _: None)
+    assert open_dataset(tmp_path / "data").healthy(0).shape == (24, 24, 16)
+    (tmp_path / "moved").rename(tmp_path / "again")
+    generate(tmp_path / "again", tmp_path / "data", of(13), log=lambda _: None)
+    assert open_dataset(tmp_path / "data").healthy(0).shape == (24, 24, 16)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from workers.plan import Plan, Slice
+from pipeline.plan import Plan
+from workers.plan import Slice
 
 
 @given(st.integers(1, 5000), st.integers(1, 300))
@@ -19,17 +20,6 @@ def test_shards_hold_every_sample_once_and_in_order(samples: int, shard_samples:
     assert held == list(range(samples))
     assert all(len(plan.indices(shard)) == shard_samples for shard in range(plan.shards - 1))
     assert 1 <= len(plan.indices(plan.shards - 1)) <= shard_samples
-
-
-@pytest.mark.parametrize(
-    ("committed", "remaining"),
-    [([], [0, 1, 2]), ([1], [0, 2]), ([0, 1, 2], []), ([2, 2, 0], [1]), ([7], [0, 1, 2])],
-)
-def test_remaining_is_planned_minus_committed(committed: list[int], remaining: list[int]) -> None:
-    plan = Plan(25, 10)
-    assert plan.remaining(committed) == remaining
-    assert plan.samples_in(plan.remaining([])) == 25
-    assert plan.samples_in([2]) == 5
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=5), st.integers(1, 90))

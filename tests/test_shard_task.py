@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -175,6 +176,7 @@ def test_an_attempt_whose_files_were_cleaned_up_while_it_slept_commits_nothing(
         commit(attempt, part, rows)
 
     monkeypatch.setattr(attempts.Attempt, "commit", wakes_late)
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match="not what was written") as caught:
         make_shard(job_for(dataset, bank, 1))
+    assert caught.value.errno == errno.ESTALE  # which is tried again
     assert not list(dataset.glob("manifest/*"))

@@ -24,6 +24,7 @@ from pipeline.store import FolderStore, open_store
 from pipeline.transfer import copy
 from tests.cases import make_bank, make_case
 from tests.command import run
+from tests.damage import forge
 from tests.s3_server import S3Server
 from workers.generate import generate, job_for, new_info
 from workers.shard_task import make_shard
@@ -229,7 +230,46 @@ def test_shards_that_were_made_there_stay(home: Path, tmp_path: Path) -> None:
     assert copied.sample(5).image.tobytes() == open_dataset(home / "data").sample(5).image.tobytes()
 
 
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_broken_shard_that_was_made_there_is_replaced(home: Path, tmp_path: Path, damage: str) -> None:
+    generate(home / "bank", tmp_path / "data", CONFIG, log=lambda _: None)
+    there = open_dataset(tmp_path / "data")
+    store, key = there.object_key(1, "label")
+    store.remove([key])
+    if damage == "cut":
+        store.replace(key, b"cut")
+    assert copy(home / "data", tmp_path / "data").copied == 1
+    copied, source = open_dataset(tmp_path / "data"), open_dataset(home / "data")
+    assert copied.complete
+    assert copied.manifest.equals(source.manifest)
+    assert [copied.parts[k] == source.parts[k] for k in range(SHARDS)] == [False, True, False]
+    assert len(copied.store.groups("shards")) == SHARDS
+    assert copied.sample(5).label.tobytes() == source.sample(5).label.tobytes()
+
+
+def test_a_replacement_that_is_cut_off_claims_nothing_and_goes_on(home: Path, tmp_path: Path) -> None:
+    generate(home / "bank", tmp_path / "data", CONFIG, log=lambda _: None)
+    store, key = open_dataset(tmp_path / "data").object_key(1, "label")
+    store.remove([key])
+    with cut_off_after(2), pytest.raises(KeyboardInterrupt):
+        copy(home / "data", tmp_path / "data")
+    assert sorted(open_dataset(tmp_path / "data").parts) == [0, 2]
+    assert copy(home / "data", tmp_path / "data").copied == 1
+    assert open_dataset(tmp_path / "data").complete
+
+
 # ---- refusals ----
+
+
+def test_a_shard_of_other_pixels_there_is_not_taken_for_this_one(home: Path, copy_of_home: Path) -> None:
+    def brighter(index: int, image: np.ndarray, label: np.ndarray) -> None:  # type: ignore[type-arg]
+        image[0, 0, 0] += 1
+
+    forge(copy_of_home / "data", 1, brighter)
+    before = objects(copy_of_home / "data")
+    with pytest.raises(InputError, match=r"its shard 1 was made to other pixels than that of .*copy to another place"):
+        copy(home / "data", copy_of_home / "data")
+    assert objects(copy_of_home / "data") == before
 
 
 @pytest.mark.parametrize("name", ["image", "label"])
@@ -356,6 +396,23 @@ def test_a_copy_may_be_told_where_the_bank_is(home: Path, new_place: NewPlace, s
     done = copy(home / "data", new_place("data"), bank=bank)
     assert (done.copied, done.bank, done.note) == (0, bank, "")
     assert open_dataset(new_place("data")).bank.place == bank
+
+
+def test_a_bank_that_was_chosen_once_stays(home: Path, new_place: NewPlace, tmp_path: Path) -> None:
+    chosen = tmp_path / "chosen"
+    copy(home / "bank", chosen)
+    copy(home / "bank", new_place("bank"))  # beside it, where a copy looks otherwise
+    copy(home / "data", new_place("data"), bank=chosen)
+    assert open_bank(copy_bank_of(new_place("data"))).place == str(chosen)
+    copy(home / "data", new_place("data"))
+    assert open_bank(copy_bank_of(new_place("data"))).place == str(chosen)
+    shutil.rmtree(chosen)
+    copy(home / "data", new_place("data"))
+    assert open_dataset(new_place("data")).bank.place == open_bank(new_place("bank")).place
+
+
+def copy_bank_of(place: str) -> str:
+    return open_dataset(place).bank.place
 
 
 def test_a_bank_in_an_object_store_is_found_from_a_disk(home: Path, s3: S3Server, tmp_path: Path) -> None:

@@ -188,6 +188,30 @@ LASTING: dict[str, tuple[Damage, list[tuple[int | None, str, str]]]] = {
 }
 
 
+def grow_unseen(dataset: Path, text: str) -> None:
+    """`dataset.json` of before a growth, beside a shard of after it."""
+    shutil.copy(dataset / part_name(2), dataset / part_name(3))
+    (dataset / "growth").mkdir()
+    (dataset / "growth/000001.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"samples": 13}', r"^dataset.json is behind growth/000001.json: run .* with --samples 13$"),
+        ("{", "growth/000001.json cannot be read"),
+        ('{"samples": 10}', "the dataset has no such shard, the last is 2; remove this file"),
+    ],
+)
+def test_a_shard_of_a_growth_that_dataset_json_does_not_know_is_not_to_be_removed(
+    dataset: Path, text: str, says: str
+) -> None:
+    grow_unseen(dataset, text)
+    found = verify(dataset).findings
+    assert_found(list(found), [(3, part_name(3), says)])
+    assert ("remove" in found[0].what) == ("remove" in says)
+
+
 def assert_found(found: list[Finding], expected: list[tuple[int | None, str, str]]) -> None:
     assert len(found) == len(expected), [finding.line() for finding in found]
     for finding, (shard, file, what) in zip(found, expected, strict=True):

@@ -110,6 +110,18 @@ def test_a_source_that_was_repaired_since_wants_the_view_to_be_made_again(places
     assert verify(places.view).ok
 
 
+def test_reading_a_view_of_a_source_that_was_repaired_says_to_make_it_again(places: Places) -> None:
+    flip(shard_object(places.second, 1), 100)
+    with pytest.raises(InputError, match=rf"`phantumor verify {places.second} --repair`"):
+        open_dataset(places.view).sample(14)
+    assert verify(places.second, repair=True).ok
+    with pytest.raises(InputError) as caught:
+        open_dataset(places.view).sample(14)
+    assert str(caught.value) == (
+        f"shard 1 of {places.second} was made again since the view {places.view} was made; make the view again"
+    )
+
+
 @pytest.mark.parametrize("damage", [lambda f: cut(f, 9), Path.unlink])
 def test_a_broken_manifest_of_a_view_is_found(places: Places, damage: object) -> None:
     damage(places.view / WHOLE)  # type: ignore[operator]

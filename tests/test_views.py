@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import views
 from pipeline.bank import Bank
 from pipeline.catalog import Dataset, dataset_classes, open_dataset, read_info
 from pipeline.config import GenerateConfig
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PhantumorError
 from pipeline.export import export
 from pipeline.inspection import summarise
-from pipeline.manifest import SCHEMA, part_name, sample_id
+from pipeline.manifest import SCHEMA, part_name, read_part, sample_id, write_whole_manifest
 from pipeline.store import open_store
 from pipeline.views import merge, select
 from tests.cases import make_bank
@@ -273,6 +275,47 @@ def test_what_lies_there_is_kept(home: Path) -> None:
     for out in ("a", "b/dataset.json"):
         with pytest.raises(InputError, match="something lies there"):
             select(home / "a", home / out)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_view_that_was_cut_off_is_made_by_the_same_command(
+    home: Path, monkeypatch: pytest.MonkeyPatch, stop: Any
+) -> None:
+    def stopped(*_: object) -> None:
+        raise stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "create_info", stopped)
+        with pytest.raises((KeyboardInterrupt, PhantumorError)):
+            select(home / "a", home / "view")
+    assert [path.name for path in (home / "view").iterdir()] == ["manifest.parquet"]
+    (home / "view/.dataset.json.0a1b2c3d.tmp").touch()  # as a power cut leaves it
+    merge([home / "a", home / "b"], home / "view", log=quiet)
+    assert open_dataset(home / "view").rows == A_SAMPLES + B_SAMPLES
+
+
+@pytest.mark.parametrize("beside", [None, "notes.txt"])
+def test_another_manifest_is_not_taken_for_a_view_that_was_cut_off(home: Path, beside: str | None) -> None:
+    (home / "view").mkdir()
+    if beside:
+        shutil.copy(home / "a/manifest.parquet", home / "view")
+        (home / "view" / beside).touch()
+    else:
+        pq.write_table(pa.table({"mine": [1]}), home / "view/manifest.parquet")
+    before = (home / "view/manifest.parquet").read_bytes()
+    with pytest.raises(InputError, match="something lies there"):
+        select(home / "a", home / "view")
+    assert (home / "view/manifest.parquet").read_bytes() == before
+
+
+def test_numbers_go_on_behind_the_largest_one(home: Path) -> None:
+    """Rows need not come in the order of index, as in a manifest that something else wrote."""
+    store = open_store(home / "a")
+    write_whole_manifest(store, [read_part(store, shard) for shard in (0, 2, 1)])
+    assert open_dataset(home / "a").columns(["index"])["index"].to_pylist()[-1] == 7
+    merge([home / "a", home / "b"], home / "both", log=quiet)
+    index = open_dataset(home / "both").columns(["index"])["index"].to_pylist()
+    assert sorted(index) == list(range(A_SAMPLES + B_SAMPLES))
 
 
 def without_manifest(view: Path) -> None:

@@ -77,9 +77,15 @@ class Attempt:
         OSError when the files are gone: one that slept for hours has lost them to the clean-up of left-overs.
         """
         for file in part.files:
-            if self.dataset.size(f"{self.group}/{file.path}") != file.size:
-                raise OSError(errno.ESTALE, "changed since it was written", f"{self.group}/{file.path}")
+            if self._size(f"{self.group}/{file.path}") != file.size:
+                raise OSError(errno.ESTALE, "not what was written any more", f"{self.group}/{file.path}")
         self.committed = commit_part(self.dataset, part, rows)
+
+    def _size(self, key: str) -> int | None:
+        try:
+            return self.dataset.size(key)
+        except FileNotFoundError:
+            return None
 
     def report(self, part: Part) -> ShardReport:
         """What became of it."""
@@ -133,7 +139,8 @@ def _removed_unless_committed(attempt: Attempt) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # what went wrong first is what matters; --gc removes what stays behind
+        # What went wrong first is what matters; `verify --gc` removes what stays behind.
+        with contextlib.suppress(OSError, InputError):
             if not attempt.committed and not _is_named(attempt):
                 attempt.dataset.remove_group(attempt.group)
 

@@ -19,11 +19,11 @@ from pipeline.errors import InputError
 from pipeline.grid import index3
 from pipeline.manifest import OPTIONAL, SCHEMA, Part, committed_shards, part_name, read_part, sample_id
 from pipeline.progress import Progress
-from pipeline.shard import DTYPES, object_path
+from pipeline.shard import DTYPES, StoredKind, object_path
 from pipeline.store import Store
 from pipeline.threads import THREADS, in_threads
 from workers.findings import INFO, WHOLE, Finding, few, unreadable
-from workers.plan import Plan, plan_of
+from workers.plan import Plan
 from workers.shard_files import Healthy, Layout, check_files
 from workers.whole import Said, Whole, open_if_sound, row_differences, uncommitted
 
@@ -37,7 +37,7 @@ _CASE_VOXELS = 2**27  # of a large whole case
 
 def check_dataset(store: Store, info: DatasetInfo, healthy: Healthy | None = None) -> Iterator[Finding]:
     """Everything that is wrong with the files of a dataset, shard by shard, with progress on standard error."""
-    plan, committed = plan_of(info), committed_shards(store)
+    plan, committed = info.plan, committed_shards(store)
     yield from _info_findings(info, plan)
     whole: Whole | None = None
     if store.exists(WHOLE):
@@ -108,9 +108,9 @@ def check_shard(
 
 def examine(store: Store, info: DatasetInfo, shard: int, healthy: Healthy | None = None) -> Examined:
     """Read the part and every file of a committed shard."""
-    file, plan, kind = part_name(shard), plan_of(info), info.config.store
+    file, plan, kind = part_name(shard), info.plan, info.config.store
     if shard >= plan.shards:
-        what = f"the dataset has no such shard, the last is {plan.shards - 1}; remove this file"
+        what = _larger(store, info) or f"the dataset has no such shard, the last is {plan.shards - 1}; remove this file"
         return Examined([Finding(shard, what, file, "none")])
     try:
         part, rows = read_part(store, shard)
@@ -122,9 +122,33 @@ def examine(store: Store, info: DatasetInfo, shard: int, healthy: Healthy | None
         return Examined([Finding(shard, what, file) for what in wrong])
     found = [Finding(shard, what, file) for what in _row_faults(part, rows, indices, info)]
     if kind != "recipe":
-        layout = Layout(kind, index3(rows["shape_vox"][0].as_py()), info.config.whole_cases)
-        found += check_files(store, part, rows, layout, healthy)
+        found += check_files(store, part, rows, layout_of(info, rows), healthy)
     return Examined(found, part, rows)
+
+
+def layout_of(info: DatasetInfo, rows: pa.Table) -> Layout:
+    """How the samples of a shard are stored, whose rows are those of its part."""
+    kind: StoredKind = "delta" if info.config.store == "delta" else "full"
+    return Layout(kind, index3(rows["shape_vox"][0].as_py()), info.config.whole_cases)
+
+
+def _larger(store: Store, info: DatasetInfo) -> str:
+    """What to do where a growth is on record that `dataset.json` does not tell of, as in an older copy of it."""
+    found = [_growth(store, entry.key) for entry in store.entries("growth")]
+    samples, key = max(found, default=(0, ""))
+    if samples <= info.config.samples:
+        return ""
+    if samples == math.inf:
+        return f"{INFO} has no such shard, and {key} cannot be read, which may tell of it; restore that file"
+    return f"{INFO} is behind {key}: run the `phantumor generate` command with --samples {samples:.0f}"
+
+
+def _growth(store: Store, key: str) -> tuple[float, str]:
+    """Samples of a growth, infinitely many where that cannot be told, and its file."""
+    try:
+        return int(json.loads(store.read(key))["samples"]), key
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return math.inf, key
 
 
 def _structure_faults(part: Part, rows: pa.Table, indices: range, info: DatasetInfo) -> list[str]:

@@ -37,6 +37,7 @@ from pipeline.manifest import Part, committed_shards, open_part
 from pipeline.parts import Parts
 from pipeline.progress import Progress
 from pipeline.reader import SampleReader, located
+from pipeline.sending import absolute
 from pipeline.shard import DTYPES, array_crc32c, encode_sample
 from pipeline.spec import SampleSpec
 from pipeline.store import Location, Store, open_store
@@ -47,7 +48,6 @@ from workers.generate import Summary, finish
 from workers.growth import begin
 from workers.kept import Arrays, kept_arrays
 from workers.ledger import RunFacts
-from workers.plan import plan_of
 from workers.stages import Clock, ShardSink
 
 Kind = Literal["full", "delta", "recipe"]
@@ -193,7 +193,7 @@ def convert(
     _check_convertible(source, info, kind)
     bank = bank_of(source, info)
     new = _planned(target, _converted(info, kind, bank, target))
-    plan, there = plan_of(new), committed_shards(source)
+    plan, there = new.plan, committed_shards(source)
     if not there:
         raise InputError(f"{source.url} holds no committed shard yet; run its `phantumor generate` command first")
     missing = sorted(set(there) - set(committed_shards(target)))
@@ -260,19 +260,15 @@ def _steps(totals: tuple[int, ...]) -> str:
 
 def _job(source: Store, target: Store, bank: Bank, new: DatasetInfo, shard: int) -> ConvertJob:
     return ConvertJob(
-        dataset=_absolute(target),
+        dataset=absolute(target),
         bank=bank.place,
         bank_fingerprint=bank.fingerprint,
         config=new.config,
         shard=shard,
         device="cpu",
         grown=new.grown,
-        source=_absolute(source),
+        source=absolute(source),
     )
-
-
-def _absolute(store: Store) -> str:
-    return store.url if store.folder is None else str(store.folder.resolve())
 
 
 def _check_cost(jobs: list[ConvertJob], target: Store, workers: int, log: Callable[[str], None]) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from pipeline.bank import Bank, open_bank
-from pipeline.catalog import DatasetInfo, compact, dataset_classes, recipe_digest, relative_place
+from pipeline.catalog import INFO, DatasetInfo, compact, dataset_classes, recipe_digest, relative_place
 from pipeline.config import GenerateConfig
 from pipeline.files import writing_to
-from pipeline.manifest import WHOLE, committed_shards, open_whole
+from pipeline.manifest import WHOLE, commit_times, committed_shards, open_whole
 from pipeline.progress import Progress
 from pipeline.spec import check_bank
 from pipeline.store import Location, Store, open_store
@@ -28,7 +28,7 @@ from workers.garbage import remove_garbage
 from workers.growth import begin, planned
 from workers.ledger import RunFacts
 from workers.notes import notes
-from workers.plan import WHOLE_PLAN, Plan, Slice, plan_of
+from workers.plan import WHOLE_PLAN, Plan, Slice
 
 GARBAGE_MINUTES = 60.0  # what rested for so long belongs to no attempt: a shard takes minutes at most
 
@@ -65,19 +65,20 @@ def generate(
     for note in notes(bank, config):
         log(note)
     info = planned(store, new_info(store, bank, config))
-    plan = plan_of(info)
+    plan = info.plan
     mine = part.of_shards(range(plan.shards))
     missing = sorted(set(mine) - set(committed_shards(store)))
     shards = without_quarantine(store, missing, how, log)
-    made = 0
+    made, begun = 0, False
     if shards:
         with contextlib.closing(how.executor(len(shards))) as executor:  # before anything is written
-            if not dry_run:
+            if not dry_run and store.exists(INFO):
                 remove_garbage(store, GARBAGE_MINUTES)  # of killed runs, which could keep a full disk full
             check_room(estimate_cost(bank, config, plan.samples_in(shards)), store, executor.slots(), log)
             if dry_run:
                 return Summary(config.samples, 0, time.monotonic() - started, False)
             begin(store, info)
+            begun = True
             if len(shards) < len(mine):
                 log(f"resuming: {len(mine) - len(missing)} of {len(mine)} shards are there")
             jobs = [job_for(store, bank, info, shard, device) for shard in shards]
@@ -85,19 +86,27 @@ def generate(
             total, todo = plan.samples_in(mine), plan.samples_in(shards)
             progress = Progress(total, "samples", done=total - todo)
             made = run_jobs(store, jobs, executor, facts, progress, log).made_samples
-    complete = finish(store, plan, anew=bool(made)) if not dry_run else not missing
+    if dry_run:
+        return Summary(config.samples, 0, time.monotonic() - started, not missing)
+    if not begun:
+        begin(store, info)
+    complete = finish(store, plan, anew=bool(made))
     check_all_made(store, missing)
     return Summary(config.samples, made, time.monotonic() - started, complete)
 
 
 def finish(store: Store, plan: Plan, *, anew: bool) -> bool:
     """Write the whole manifest once every shard is committed, `anew` also where there is one; whether all are."""
-    committed = committed_shards(store)
-    if len(committed) < plan.shards:
+    before = commit_times(store)
+    planned = range(plan.shards)
+    if not before.keys() >= set(planned):
         return False
     with writing_to(store.url, RESUME):
-        if anew or not store.exists(WHOLE) or set(open_whole(store).parts()) != set(committed):
-            compact(store)
+        if anew or not store.exists(WHOLE) or set(open_whole(store).parts()) != set(planned):
+            compact(store, planned)
+            while (now := commit_times(store)) != before:  # repaired meanwhile, or grown: readers find the rest
+                before = now
+                compact(store, planned)
     return True
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-from pipeline.catalog import INFO, DatasetInfo, check_same, create_info, info_bytes, read_info
+from pipeline.catalog import INFO, DatasetInfo, bank_of, check_same, create_info, info_bytes, read_info
 from pipeline.errors import InputError
 from pipeline.files import writing_to
 from pipeline.store import Store
@@ -23,44 +23,82 @@ def planned(store: Store, new: DatasetInfo) -> DatasetInfo:
 
     InputError when the dataset there is another one, or larger.
     """
-    if not store.exists(INFO):
-        _check_free(store)
+    if _is_new(store):
         return new
     old = read_info(store)
     if old.sources:
         raise InputError(f"{store.url} is a view of other datasets; generate into a folder of its own")
     samples = new.config.samples
-    same_but_larger = old.model_copy(update={"config": old.config.model_copy(update={"samples": samples})})
-    check_same(store, same_but_larger, new)
+    check_same(store, _larger(old, samples), new)
     if samples < old.config.samples:
         raise InputError(
             f"{store.url} already holds a dataset made with other settings: samples: {old.config.samples} -> "
             f"{samples}. A dataset can grow, not shrink: `phantumor select` makes a smaller view of it"
         )
-    if samples == old.config.samples:
-        return old
+    if not _opens(store, old):  # the bank was moved: its fingerprint is that of the one given
+        old = old.model_copy(update={"bank": new.bank})
+    return old if samples == old.config.samples else _grown(old, samples)
+
+
+def _larger(info: DatasetInfo, samples: int) -> DatasetInfo:
+    return info.model_copy(update={"config": info.config.model_copy(update={"samples": samples})})
+
+
+def _grown(old: DatasetInfo, samples: int) -> DatasetInfo:
+    """The dataset after one more growth."""
     grown = (*old.grown, old.config.samples)
-    plan = Plan(samples, old.config.shard_samples, grown)
-    return same_but_larger.model_copy(update={"grown": grown, "shards": plan.shards})
+    shards = Plan(samples, old.config.shard_samples, grown).shards
+    return _larger(old, samples).model_copy(update={"grown": grown, "shards": shards})
+
+
+def _opens(store: Store, info: DatasetInfo) -> bool:
+    try:
+        bank_of(store, info)
+    except InputError:
+        return False
+    return True
+
+
+def _totals(info: DatasetInfo) -> tuple[int, ...]:
+    """How many samples it held when it was made, and after each growth."""
+    return (*info.grown, info.config.samples)
 
 
 def begin(store: Store, info: DatasetInfo) -> None:
-    """Write `dataset.json`, or the growth and the new `dataset.json`; harmless when that was done already."""
+    """Write `dataset.json`, or the growth and the new `dataset.json`; harmless when that was done already.
+
+    InputError when the dataset has grown in another way since it was planned.
+    """
     with writing_to(store.url, "Choose another --out, or mend the disk"):
-        if not store.exists(INFO):
-            _check_free(store)
+        if _is_new(store):
             create_info(store, info)
             return
-        old = read_info(store)
-        if old.config.samples == info.config.samples:
-            return
+        old, new = read_info(store), _totals(info)
+        if _totals(old)[: len(new)] == new:
+            if _totals(old) == new and old.bank != info.bank:
+                store.replace(INFO, info_bytes(old.model_copy(update={"bank": info.bank})))
+            return  # it is that large, or larger by now: what was planned is a part of it
+        if _totals(old) != new[:-1]:
+            raise InputError(f"{store.url} has grown to {old.config.samples} samples in the meantime; run it again")
         _claim(store, len(info.grown), info.config.samples)
-        store.replace(INFO, info_bytes(info))
+        _write_growth(store, info)
+
+
+def _write_growth(store: Store, info: DatasetInfo) -> None:
+    """Write `dataset.json`, and again for each later growth: another command may have written that before us."""
+    store.replace(INFO, info_bytes(info))
+    later = _growth_name(len(info.grown) + 1)
+    if store.exists(later):
+        _write_growth(store, _grown(info, int(json.loads(store.read(later))["samples"])))
+
+
+def _growth_name(number: int) -> str:
+    return f"growth/{number:06d}.json"
 
 
 def _claim(store: Store, number: int, samples: int) -> None:
     """Be the one growth of that number, or find that it is the same one."""
-    key, wanted = f"growth/{number:06d}.json", {"samples": samples}
+    key, wanted = _growth_name(number), {"samples": samples}
     if not store.create(key, json.dumps(wanted).encode()):
         found = json.loads(store.read(key))
         if found != wanted:
@@ -70,11 +108,14 @@ def _claim(store: Store, number: int, samples: int) -> None:
             )
 
 
-def _check_free(store: Store) -> None:
-    """InputError when something else lies where a dataset would be made."""
+def _is_new(store: Store) -> bool:
+    """Whether nothing is there yet; InputError when something else lies where a dataset would be made."""
+    if store.exists(INFO):
+        return False
     held = next(store.entries(), None) if store.folder is None else _anything(store)
-    if held:
+    if held and not store.exists(INFO):  # not made just now by another job of the same array
         raise InputError(f"{store.url} exists and is not a dataset; choose an empty or new folder for --out")
+    return not held
 
 
 def _anything(store: Store) -> object:

@@ -95,6 +95,7 @@ class Ledger:
         self._began = self._written = clock()
         self._started = now()
         self.run = f"{self._started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        self._document: dict[str, Any] = {}  # of run.json
         self._failures: deque[str] = deque(maxlen=_KEPT_FAILURES)
         self._unwritten = False
 
@@ -170,6 +171,8 @@ class Ledger:
 
     def end(self, outcome: End, reason: str = "") -> None:
         """The run is over, for better or worse."""
+        if not self._document:  # it never began
+            return
         self._write_progress(0, 0)
         ended = {"ended": _stamp(self._now()), "outcome": outcome, "reason": reason, "counts": asdict(self.tally)}
         self._write("run.json", _json({**self._document, **ended}))

@@ -10,6 +10,9 @@ and the cases of the shard hold the bytes that were prepared. In this order, so 
 5. `manifest.parquet` is written once all shards are there.
 
 After 1 the same command goes on; after 2 `phantumor generate` does, which makes what is missing.
+
+Other software than that which made a shard must come to the pixels on record, which is tried before all this. Where
+only Zarr metadata is wrong, that is written again, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,24 +25,27 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import torch
 
 from pipeline.catalog import DatasetInfo, bank_of, compact, recipe_digest
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import writing_to
 from pipeline.manifest import Part, committed_shards, open_whole, part_name, read_part, shard_name
 from pipeline.progress import Progress
+from pipeline.shard import array_crc32c
 from pipeline.spec import draw_sample
 from pipeline.store import Store
-from workers.checks import check_shard
+from pipeline.synthesis import render
+from workers.checks import check_shard, layout_of
 from workers.findings import INFO, WHOLE, Finding
 from workers.generate import job_for
-from workers.plan import plan_of
-from workers.replay import device_of
-from workers.shard_files import Healthy
+from workers.replay import device_of, other_software
+from workers.shard_files import Healthy, metadata_findings, rewrite_metadata
 from workers.shard_task import make_shard
 from workers.whole import Whole, open_if_sound
 
 _RESUME = "Run the same `phantumor generate` command again: it makes the shards that are missing now"
+_Checksums = tuple[int, int]  # of a sample's image and label
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,18 @@ def repair(
 ) -> tuple[list[Repair], list[Finding]]:
     """Make the broken shards again and write `manifest.parquet` anew; what was done, and what is still wrong."""
     shards = sorted({f.shard for f in findings if f.remedy == "remake" and f.shard is not None})
-    repairs = _remake_all(store, info, shards) if shards else []
+    plain = sorted({f.shard for f in findings if f.remedy == "metadata" and f.shard is not None} - set(shards))
+    rewritten = [_rewrite(store, info, shard) for shard in plain]
+    remade = _remake_all(store, info, shards) if shards else []
+    repairs = [*rewritten, *remade]
     made = {repair.shard for repair in repairs if repair.done}
-    left = [f for f in findings if f.remedy == "none" or (f.remedy == "remake" and f.shard not in made)]
-    left += [again for shard in sorted(made) for again in check_shard(store, info, shard, None, healthy)]
+    left = [f for f in findings if f.remedy == "none" or (f.remedy in ("remake", "metadata") and f.shard not in made)]
+    for shard in sorted(made):
+        left += _still_wrong(store, info, shard) if shard in plain else check_shard(store, info, shard, None, healthy)
     stale = [f for f in findings if f.remedy == "compact"]
     whole_shards = not any(f.shard is not None for f in left)
     committed = committed_shards(store)
-    if whole_shards and committed == list(range(plan_of(info).shards)):
+    if whole_shards and committed == list(range(info.plan.shards)):
         if stale or _is_behind(store, committed):
             with writing_to(store.url, "The same command tries again"):
                 compact(store)
@@ -86,6 +96,28 @@ def _is_behind(store: Store, committed: Collection[int]) -> bool:
         return not store.exists(WHOLE) or set(open_whole(store).parts()) != set(committed)
     except InputError:
         return True
+
+
+def _rewrite(store: Store, info: DatasetInfo, shard: int) -> Repair:
+    """Write the Zarr metadata of a shard again, whose part and data are as they should be."""
+    try:
+        _check_settings(store, info)
+        part, rows = read_part(store, shard)
+        rewrite_metadata(store, part, rows.num_rows, layout_of(info, rows))
+    except (OSError, PhantumorError) as error:
+        return Repair(shard, False, f"its Zarr metadata could not be written again: {error}")
+    return Repair(shard, True, "its Zarr metadata was written again, its pixels stayed as they are")
+
+
+def _still_wrong(store: Store, info: DatasetInfo, shard: int) -> list[Finding]:
+    """What is wrong with the Zarr metadata of a shard."""
+    part, rows = read_part(store, shard)
+    return metadata_findings(store, part, rows.num_rows, layout_of(info, rows))
+
+
+def _check_settings(store: Store, info: DatasetInfo) -> None:
+    if recipe_digest(info.config) != info.config_digest:
+        raise InputError(f"{store.url}/{INFO}: its settings are not those that the dataset was made with")
 
 
 def _remake_all(store: Store, info: DatasetInfo, shards: Sequence[int]) -> list[Repair]:
@@ -108,58 +140,90 @@ def _refused(shard: int, error: InputError) -> Repair:
 
 
 class _Record(NamedTuple):
-    """What was recorded of a shard; of the rows a digest, as there may be many."""
+    """What was recorded of a shard; of the rows a digest and the checksums of pixels, as there may be many."""
 
     part: Part
     rows: str
+    checksums: pa.Table
 
     @classmethod
     def of(cls, part: Part, rows: pa.Table) -> _Record:
         try:
             text = json.dumps(rows.to_pylist())  # as text, because a value that is not a number equals nothing
+            digest = hashlib.sha256(text.encode()).hexdigest()
         except UnicodeDecodeError:  # in rows that are damaged
-            return cls(part, "")
-        return cls(part, hashlib.sha256(text.encode()).hexdigest())
+            digest = ""
+        return cls(part, digest, rows.select(["index", "image_crc32c", "label_crc32c"]))
 
     def same(self, other: _Record) -> bool:
         """Whether the same bytes and rows were recorded, whoever made them."""
         return self.rows != "" and self.rows == other.rows and self.part.files == other.part.files
+
+    def pixels(self) -> dict[int, _Checksums]:
+        """Checksums by the index of a sample."""
+        index, image, label = (column.to_pylist() for column in self.checksums.columns)
+        return dict(zip(index, zip(image, label, strict=True), strict=True))
 
 
 class _Remaker:
     """Makes shards of one dataset again. InputError when that cannot give the same samples."""
 
     def __init__(self, store: Store, info: DatasetInfo, shards: Sequence[int]) -> None:
-        if recipe_digest(info.config) != info.config_digest:
-            raise InputError(f"{store.url}/{INFO}: its settings are not those that the dataset was made with")
+        _check_settings(store, info)
         self._store, self._info = store, info
         self._bank = bank_of(store, info)
         self._sound_cases: set[str] = set()
         # What the whole manifest says of shards whose part cannot be read; it is gone once the first part is.
-        self._said = _said_of(store, plan_of(info).samples, shards)
+        self._said = _said_of(store, info.plan.samples, shards)
 
     def remake(self, shard: int) -> Repair:
         """Make one shard again. A failure leaves it uncommitted, never half made."""
+        records = self._records(shard)
+        device = device_of(records[0].part) if records else "auto"
+        other = other_software(records[0].part) if records else ""
         try:
             self._check_cases(shard)
+            if other:
+                self._check_pixels(shard, records, device, other)
         except InputError as error:
             return _refused(shard, error)
-        records = self._records(shard)
         _withdraw(self._store, shard)
-        device = device_of(records[0].part) if records else "auto"
         make_shard(job_for(self._store, self._bank, self._info, shard, device))
         part, rows = read_part(self._store, shard)
         for attempt in {old.part.attempt for old in records} - {part.attempt}:
             self._store.remove_group(shard_name(shard, attempt))
-        return Repair(shard, True, _outcome(_Record.of(part, rows), records))
+        return Repair(shard, True, _outcome(_Record.of(part, rows), records, other))
 
     def _check_cases(self, shard: int) -> None:
         """InputError when a case of the shard does not hold the bytes that were prepared."""
-        indices = plan_of(self._info).indices(shard)
+        indices = self._info.plan.indices(shard)
         cases = {draw_sample(self._bank, self._info.config, index).case_id for index in indices}
         for case_id in sorted(cases - self._sound_cases):
             self._bank.check(case_id)
             self._sound_cases.add(case_id)
+
+    def _check_pixels(self, shard: int, records: Sequence[_Record], device: str, other: str) -> None:
+        """InputError unless the software here comes to the pixels that one of the records tells of."""
+        torch.set_num_threads(1)  # as in the workers
+        fitting = [record.pixels() for record in records]
+        for index in self._info.plan.indices(shard):
+            made = self._made(index, device)
+            fitting = [recorded for recorded in fitting if recorded.get(index) == made]
+            if not fitting:
+                raise InputError(
+                    f"{other}, which gives other pixels: sample {index} has not the crc32c on record. Repair with the "
+                    f"software that made it; to accept other pixels, remove {WHOLE} and {part_name(shard)} and run the "
+                    "same `phantumor generate` command again"
+                )
+
+    def _made(self, index: int, device: str) -> _Checksums:
+        """Checksums of image and label of a sample, made in memory."""
+        try:
+            spec = draw_sample(self._bank, self._info.config, index)
+            made = render(self._bank.load(spec.case_id), spec, device)
+        except Exception as error:  # other software may fail in any way; nothing is removed yet
+            raise InputError(f"sample {index} cannot be made by the software here: {error}") from error
+        return array_crc32c(made.image), array_crc32c(made.label)
 
     def _records(self, shard: int) -> list[_Record]:
         """What part and whole manifest say of a shard, as far as they can be read."""
@@ -189,9 +253,14 @@ def _withdraw(store: Store, shard: int) -> None:
         store.settle("manifest")  # before the old files go: what names them must not come back after a power cut
 
 
-def _outcome(made: _Record, records: list[_Record]) -> str:
+def _outcome(made: _Record, records: list[_Record], other: str) -> str:
     """How a shard made again compares with what was recorded of it."""
     if not records:
-        return "made again; its old files are not known, --gc removes them"
+        return (
+            "made again; nothing tells which pixels it had and which software made them, so they may be others now; "
+            "its old files are not known either, --gc removes them"
+        )
     same = any(made.same(old) for old in records)
+    if other and not same:
+        return f"made again, the same pixels as recorded ({other})"
     return "made again, the same bytes as recorded" if same else "made again, other than what was recorded"

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from pipeline.bank import Bank
 from pipeline.case import Case
 from pipeline.catalog import Home
-from pipeline.delta import healthy_image, healthy_label
 from pipeline.errors import InputError, PhantumorError
 from pipeline.manifest import Part, part_name, read_part, shard_name
 from pipeline.measure import measure_sample
@@ -25,7 +24,8 @@ from pipeline.spec import SampleSpec, draw_sample
 from pipeline.synthesis import Rendered, render
 from pipeline.versions import software
 from workers.findings import Finding, unreadable
-from workers.plan import Plan, plan_of
+from workers.plan import Plan
+from workers.shard_files import healthy_patch
 
 _CHOICE = 0x5EED_C0DE  # apart from every sample's own SeedSequence((seed, index)): those have an index below 2**31
 _TOLERANCE = 1e-6  # of measured facts: sums of floats may differ in the last bits from one processor to another
@@ -70,7 +70,7 @@ def replay(chosen: Sequence[tuple[Home, Sequence[int]]]) -> Iterator[tuple[Home,
     torch.set_num_threads(1)  # as in the workers: more threads only wait for each other on small boxes
     progress = Progress(sum(len(indices) for _, indices in chosen), "samples replayed")
     for home, indices in chosen:
-        plan = plan_of(home.info)
+        plan = home.info.plan
         for shard, group in groupby(indices, plan.shard_of):
             for finding in _replay_some(home, shard, plan.indices(shard).start, list(group), progress):
                 yield home, finding
@@ -138,19 +138,11 @@ def _pixel_faults(
             wrong.append((file, f"its {name} cannot be read: {error}"))
             continue
         if home.info.config.store == "delta":
-            stored += _healthy(name, home, row, case)
+            stored += healthy_patch(case, name, row, home.info.config.organs)
         count = int(np.count_nonzero(stored != made))
         if count:
             wrong.append((file, f"{count} voxels of its {name} differ from what its spec gives"))
     return wrong
-
-
-def _healthy(name: str, home: Home, row: Mapping[str, Any], case: Case) -> npt.NDArray[Any]:
-    x, y, z = row["shape_vox"]
-    origin = tuple(row["origin_vox"])
-    if name == "image":
-        return healthy_image(case, origin, (x, y, z))
-    return healthy_label(case, origin, (x, y, z), home.info.config.organs)
 
 
 def _explained(wrong: list[tuple[str, str]], bank: Bank, part: Part, case_id: str, what: str) -> list[Finding]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.bank import Bank
+from pipeline.case import Case
 from pipeline.delta import healthy_image, healthy_label
 from pipeline.errors import InputError
 from pipeline.grid import Index3, index3
@@ -68,10 +69,7 @@ class Healthy:
 
     def patch(self, name: str, row: Mapping[str, Any]) -> npt.NDArray[Any]:
         """The `image` or `label` that a sample's difference was taken from; InputError for a damaged bank."""
-        case, origin, shape = self._bank.load(row["case_id"]), index3(row["origin_vox"]), index3(row["shape_vox"])
-        if name == "image":
-            return healthy_image(case, origin, shape)
-        return healthy_label(case, origin, shape, self._organs)
+        return healthy_patch(self._bank.load(row["case_id"]), name, row, self._organs)
 
     def damage(self, case_id: str) -> str:
         """What is wrong with a case of the bank, empty when nothing is; read once."""
@@ -88,6 +86,12 @@ class Healthy:
         return {}
 
 
+def healthy_patch(case: Case, name: str, row: Mapping[str, Any], organs: tuple[str, ...]) -> npt.NDArray[Any]:
+    """The `image` or `label` (X, Y, Z) of a sample's case without tumors, for its manifest row."""
+    origin, shape = index3(row["origin_vox"]), index3(row["shape_vox"])
+    return healthy_image(case, origin, shape) if name == "image" else healthy_label(case, origin, shape, organs)
+
+
 def check_files(
     store: Store, part: Part, rows: pa.Table, layout: Layout, healthy: Healthy | None = None
 ) -> list[Finding]:
@@ -95,28 +99,38 @@ def check_files(
 
     Of differences the pixels are compared where `healthy` is given.
     """
-    found = _metadata_findings(store, part, rows.num_rows, layout)
+    found = metadata_findings(store, part, rows.num_rows, layout)
     for name in DTYPES:
         found += _object_findings(store, part, name, _ObjectCheck(rows, name, layout, healthy))
     return found
 
 
-def _metadata_findings(store: Store, part: Part, samples: int, layout: Layout) -> list[Finding]:
+def metadata_findings(store: Store, part: Part, samples: int, layout: Layout) -> list[Finding]:
     """The Zarr metadata, which our own reader does without and every other reader needs."""
-    shape, kind = (samples, *layout.shape), layout.kind
-    expected = {"zarr.json": group_metadata(kind)}
-    expected |= {f"{name}/zarr.json": array_metadata(name, shape, kind, layout.edge) for name in DTYPES}
     found = []
-    for name, document in expected.items():
-        file = f"{shard_name(part.shard, part.attempt)}/{name}"
+    for file, document in _metadata_of(part, samples, layout).items():
         try:
             if json.loads(store.read_range(file, 0, _MOST_JSON)) != document:
-                found.append(Finding(part.shard, "is not the metadata of such a shard", file))
+                found.append(Finding(part.shard, "is not the metadata of such a shard", file, "metadata"))
         except OSError as error:
-            found.append(unreadable(part.shard, file, error))
+            found.append(unreadable(part.shard, file, error, "metadata"))
         except (ValueError, RecursionError) as error:
-            found.append(Finding(part.shard, f"is damaged: {error}", file))
+            found.append(Finding(part.shard, f"is damaged: {error}", file, "metadata"))
     return found
+
+
+def rewrite_metadata(store: Store, part: Part, samples: int, layout: Layout) -> None:
+    """Write the Zarr metadata of a shard of `samples` anew; its data stays as it is."""
+    for file, document in _metadata_of(part, samples, layout).items():
+        store.replace(file, json.dumps(document, indent=1).encode())
+
+
+def _metadata_of(part: Part, samples: int, layout: Layout) -> dict[str, dict[str, Any]]:
+    """By key: what a shard's Zarr metadata says."""
+    shape, kind = (samples, *layout.shape), layout.kind
+    documents = {"zarr.json": group_metadata(kind)}
+    documents |= {f"{name}/zarr.json": array_metadata(name, shape, kind, layout.edge) for name in DTYPES}
+    return {f"{shard_name(part.shard, part.attempt)}/{name}": document for name, document in documents.items()}
 
 
 def _object_findings(store: Store, part: Part, name: str, check: _ObjectCheck) -> list[Finding]:

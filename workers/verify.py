@@ -18,7 +18,6 @@ from pipeline.store import Location, Store, open_store
 from workers.checks import check_dataset
 from workers.findings import Finding
 from workers.garbage import Garbage, remove_garbage
-from workers.plan import plan_of
 from workers.shard_files import Healthy
 from workers.view_checks import ViewCheck, by_home
 
@@ -219,13 +218,13 @@ class _Own(_Subject):
         from workers.replay import choose, indices_of
 
         broken = {finding.shard for finding in findings if finding.remedy != "compact"}
-        plan = plan_of(self.info)
+        plan = self.info.plan
         sound = [shard for shard in self._committed if shard not in broken and shard < plan.shards]
         return [(self._home, choose(self.info.seed, indices_of(plan, sound), share))]
 
     def extent(self) -> tuple[int, int]:
         """Shards and samples that were checked."""
-        plan = plan_of(self.info)
+        plan = self.info.plan
         return len(self._committed), plan.samples_in(shard for shard in self._committed if shard < plan.shards)
 
 
@@ -259,7 +258,7 @@ class _View(_Subject):
         broken = {(finding.place, finding.shard) for finding in findings}
         chosen = by_home(self._homes, choose(self.info.seed, whole.indices(), share))
         return [
-            (home, [i for i in own if (home.store.url, plan_of(home.info).shard_of(i)) not in broken])
+            (home, [i for i in own if (home.store.url, home.info.plan.shard_of(i)) not in broken])
             for home, own in chosen
         ]
 

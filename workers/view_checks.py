@@ -7,18 +7,17 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline.catalog import Dataset, Home, open_dataset
 from pipeline.errors import InputError
-from pipeline.manifest import SCHEMA, part_name, sample_id
+from pipeline.manifest import part_name
 from pipeline.progress import Progress
 from pipeline.store import Store
 from pipeline.threads import in_threads
+from pipeline.views import renumbered
 from workers.checks import examine, threads_for
 from workers.findings import INFO, WHOLE, Finding, few
-from workers.plan import plan_of
 from workers.shard_files import Healthy
 from workers.whole import Said, Whole, open_if_sound, row_differences
 
@@ -71,7 +70,7 @@ def home_of(homes: Sequence[Home], shard: int) -> Home | None:
     """The source that a shard of a view lies in; None where there is none."""
     found = [home for home in homes if home.first_shard <= shard]
     home = found[-1] if found else None
-    return home if home and shard - home.first_shard < plan_of(home.info).shards and not home.info.sources else None
+    return home if home and shard - home.first_shard < home.info.plan.shards and not home.info.sources else None
 
 
 def _check_shard(homes: Sequence[Home], patches: _Patches, shard: int, said: Said | None) -> tuple[list[Finding], int]:
@@ -98,21 +97,8 @@ def _view_differences(said: Said, home: Home, rows: pa.Table, where: str) -> lis
     numbers = said.table["row"].to_pylist()
     if said.rows != len(numbers) or len(set(numbers)) != len(numbers) or not set(numbers) <= set(range(rows.num_rows)):
         return [f"{said.rows} rows of this shard, of which some are not among the {rows.num_rows} in {where}"]
-    return row_differences(said.table, renumbered(rows.take(numbers), home), where)
-
-
-def renumbered(rows: pa.Table, home: Home) -> pa.Table:
-    """Rows of a source as a view has them."""
-    indices = np.asarray(rows["index"].to_numpy()) + home.first_index
-    changed = {
-        "index": indices,
-        "sample_id": [sample_id(int(index)) for index in indices],
-        "shard": rows["shard"].to_numpy() + home.first_shard,
-    }
-    for name, values in changed.items():
-        field = SCHEMA.field(name)
-        rows = rows.set_column(SCHEMA.get_field_index(name), field, pa.array(values, field.type))
-    return rows
+    as_in_view = renumbered(rows.take(numbers), home.first_index, home.first_shard)
+    return row_differences(said.table, as_in_view, where)
 
 
 def by_home(homes: Sequence[Home], indices: Sequence[int]) -> list[tuple[Home, list[int]]]:

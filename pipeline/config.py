@@ -189,7 +189,7 @@ class GenerateConfig(Settings):
     without: tuple[str, ...] = ()
     """Steps or parts of them to leave out, for ablations: location, shape, texture, effects, mass_effect, rim, ..."""
     store: Literal["full", "delta", "recipe"] = "full"
-    """full: all pixels; delta: what differs from the bank case, 1/65 of the bytes; recipe: nothing, made when read."""
+    """full: all pixels; delta: differences from the bank case, 1/70 of the bytes; recipe: none, made when read."""
     tumors: Tumors = Tumors()
 
     @property

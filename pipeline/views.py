@@ -225,7 +225,12 @@ def _pixels(taken: _Taken) -> Any:
 
 
 def _notes(datasets: Sequence[Dataset]) -> Iterator[str]:
-    """Cases that would be learnt from and measured on."""
+    """Cases that would be learnt from and measured on, and organs that only some of the samples label."""
+    if len({tuple(sorted(dataset.info.classes)) for dataset in datasets}) > 1:
+        yield (
+            "note: the datasets label different organs; each sample labels those of its own dataset only (see "
+            "annotated_classes), and a training takes the others for background"
+        )
     pairs = pa.concat_tables([dataset.columns(["case_id", "split"]) for dataset in datasets])
     splits = pairs.group_by(["case_id", "split"]).aggregate([])["case_id"].value_counts().to_pylist()
     several = sorted(entry["values"] for entry in splits if entry["counts"] > 1)

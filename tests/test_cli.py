@@ -199,6 +199,10 @@ def test_evaluate_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     [
         (["generate", "--bank", "BANK", "--out", "NEW", "--samples", "0"], ["samples", "greater than or equal to 1"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--sampels", "3"], ["--sampels", "--samples"]),
+        (["export", "DATA", "--format", "nifti", "--out", "s3://bucket/x"], ["s3://bucket/x", "on a disk"]),
+        (["train", "--data", "DATA", "--out", "s3://bucket/x"], ["s3://bucket/x", "on a disk"]),
+        (["inspect", "DATA", "--figures", "s3://bucket/x"], ["s3://bucket/x", "on a disk"]),
+        (["inspect", "s3:/bucket/x"], ["two slashes"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--patch-shape", "24", "24"], ["patch_shape", "three"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--patch-shape", "4", "24", "24"], ["patch_shape.0", "8"]),
         (["generate", "--bank", "BANK", "--out", "NEW", "--organs", "brain"], ["brain", "liver"]),

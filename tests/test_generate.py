@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.bank import Bank
 from pipeline.catalog import Dataset, open_dataset
@@ -267,3 +268,22 @@ def test_large_patches_are_noted(bank: Bank, tmp_path: Path) -> None:
     wide = CONFIG.model_copy(update={"patch_shape": (80, 24, 16), "samples": 2})
     generate(bank.path, tmp_path / "data", wide, dry_run=True, log=lines.append)
     assert "padded with air" in lines[0]
+
+
+def test_a_damaged_case_is_noticed_before_samples_are_made_from_it(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "bank", cases=1)
+    ct = next((tmp_path / "bank/cases").glob("*/ct/c/0/0/0"))
+    data = bytearray(ct.read_bytes())
+    data[len(data) // 2] ^= 1
+    ct.write_bytes(data)
+    with pytest.raises(InputError, match="its bytes changed"):
+        generate(bank.path, tmp_path / "data", CONFIG, log=quiet)
+    assert not list((tmp_path / "data/manifest").glob("*"))
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(bank: Bank, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match="--device cuda: no CUDA device"):
+        generate(bank.path, tmp_path / "data", CONFIG, device="cuda", log=quiet)
+    assert not (tmp_path / "data").exists()

@@ -29,6 +29,7 @@ from workers.growth import begin, planned
 from workers.ledger import RunFacts
 from workers.notes import notes
 from workers.plan import WHOLE_PLAN, Plan, Slice
+from workers.shard_task import choose_device
 
 GARBAGE_MINUTES = 60.0  # what rested for so long belongs to no attempt: a shard takes minutes at most
 
@@ -61,6 +62,8 @@ def generate(
     """Generate, resume or grow the dataset `out` from a bank."""
     started = time.monotonic()
     bank, store = open_bank(bank_place), open_store(out)
+    if how.ray is None:
+        choose_device(device)  # there, or an InputError; the nodes of a cluster have devices of their own
     check_bank(bank, config)
     for note in notes(bank, config):
         log(note)
@@ -83,8 +86,8 @@ def generate(
                 log(f"resuming: {len(mine) - len(missing)} of {len(mine)} shards are there")
             jobs = [job_for(store, bank, info, shard, device) for shard in shards]
             facts = RunFacts(info.config_digest, bank.place, how.name())
-            total, todo = plan.samples_in(mine), plan.samples_in(shards)
-            progress = Progress(total, "samples", done=total - todo)
+            total = plan.samples_in(mine)
+            progress = Progress(total, "samples", done=total - plan.samples_in(missing))
             made = run_jobs(store, jobs, executor, facts, progress, log).made_samples
     if dry_run:
         return Summary(config.samples, 0, time.monotonic() - started, not missing)

@@ -22,7 +22,7 @@ from pipeline.shard import array_crc32c
 from pipeline.spec import SampleSpec, draw_sample
 from pipeline.synthesis import Rendered, render_batch
 from pipeline.versions import software
-from workers.attempt import Attempt, ShardJob, ShardReport, attempt_at, is_made, opened_bank
+from workers.attempt import Attempt, ShardJob, ShardReport, attempt_at, check_case, is_made, opened_bank
 from workers.failure import SampleError
 from workers.kept import Arrays, kept_arrays
 from workers.stages import Clock, ShardSink
@@ -35,6 +35,8 @@ GPU_BATCH = 64  # samples that a GPU renders with one sequence of kernels
 
 def choose_device(device: str) -> str:
     """`auto` becomes the GPU where this process has one, else the CPU."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: no CUDA device on {socket.gethostname()}; use --device auto or cpu")
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -78,6 +80,8 @@ def _make(bank: Bank, job: ShardJob, device: str, sink: ShardSink, clock: Clock,
     """Make samples that are rendered together and hand them on to be encoded and written."""
     with clock.measure("draw"):
         specs = [_drawn(bank, job.config, index) for index in samples]
+        for spec in specs:
+            check_case(bank, spec.case_id)
         cases = [bank.load(spec.case_id) for spec in specs]
     with clock.measure("synthesise"), _blamed_on(specs):
         rendered = render_batch(cases, specs, device)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -31,6 +32,18 @@ app = App(
     suppress_keyboard_interrupt=False,  # main says what is kept and how to go on
 )
 Flatten = Parameter(name="*")
+
+
+def _on_a_disk(_: Any, given: Any) -> None:
+    """A URL as a path would become a local folder of that name."""
+    for path in given if isinstance(given, tuple | list) else (given,):
+        if path is not None and re.match(r"[a-z][a-z0-9+]+:/", str(path)):
+            raise ValueError(
+                f"{str(path).replace(':/', '://', 1)}: this has to be on a disk; `phantumor copy` copies to S3"
+            )
+
+
+Local = Annotated[Path, Parameter(validator=_on_a_disk)]
 
 
 def say(line: str) -> None:

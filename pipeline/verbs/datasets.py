@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pipeline.errors import InputError, PhantumorError
-from pipeline.verbs.app import app, ours, print_json, say
+from pipeline.verbs.app import Local, app, ours, print_json, say
 
 
 @app.command
@@ -41,7 +40,7 @@ def inspect(
     where: str | None = None,
     sample: str | None = None,
     diff: str | None = None,
-    figures: Path | None = None,
+    figures: Local | None = None,
     json: bool = False,
 ) -> None:
     """What a dataset holds: counts, sizes, contrasts; one sample in detail; pictures; how it differs from another.
@@ -140,7 +139,7 @@ def export(
     dataset: str,
     *,
     format: Literal["nifti", "nnunet"],
-    out: Path,
+    out: Local,
     where: str | None = None,
     split: Literal["train", "val", "test", "all"] = "all",
     limit: int | None = None,

@@ -10,15 +10,15 @@ from cyclopts.validators import Number
 
 from pipeline.config import TrainConfig, resolve
 from pipeline.errors import InputError
-from pipeline.verbs.app import Flatten, app, given, ours, print_json, say
+from pipeline.verbs.app import Flatten, Local, app, given, ours, print_json, say
 
 
 @app.command
 def train(
     *,
     data: str,
-    out: Path,
-    config: Path | None = None,
+    out: Local,
+    config: Local | None = None,
     resume: bool = False,
     settings: Annotated[TrainConfig | None, Flatten] = None,
 ) -> None:
@@ -68,11 +68,11 @@ def predict(run: Path, *, images: Path, out: Path) -> None:
 @app.command
 def evaluate(
     *,
-    out: Path,
-    run: Path | None = None,
+    out: Local,
+    run: Local | None = None,
     data: str | None = None,
-    truth: Path | None = None,
-    predictions: Path | None = None,
+    truth: Local | None = None,
+    predictions: Local | None = None,
     split: Literal["train", "val", "test", "all"] = "test",
     labels: str | None = None,
     healthy: bool = False,
@@ -126,11 +126,11 @@ def evaluate(
 def realism(
     dataset: str,
     *,
-    real: Path,
-    out: Path,
+    real: Local,
+    out: Local,
     labels: str | None = None,
     organ: str = "liver",
-    statistics: Path | None = None,
+    statistics: Local | None = None,
     limit: Annotated[int, Parameter(validator=Number(gte=1))] = 200,
     json: bool = False,
 ) -> None:

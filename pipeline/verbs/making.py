@@ -12,7 +12,7 @@ from pipeline.config import GenerateConfig, resolve
 from pipeline.engine_names import EngineName
 from pipeline.errors import InputError
 from pipeline.presets import PresetSet
-from pipeline.verbs.app import Flatten, app, given, ours, print_json, say
+from pipeline.verbs.app import Flatten, Local, app, given, ours, print_json, say
 
 
 @app.command
@@ -33,10 +33,10 @@ def demo(*, out: Path = Path("demo")) -> None:
 
 @app.command
 def prepare(
-    *sources: Path,
+    *sources: Local,
     out: str,
-    image: Path | None = None,
-    mask: Path | None = None,
+    image: Local | None = None,
+    mask: Local | None = None,
     labels: str | None = None,
     spacing: float = 1.0,
     split: Literal["auto", "train", "val", "test"] = "auto",
@@ -89,7 +89,7 @@ def prepare(
 def preview(
     bank: str,
     *,
-    out: Path,
+    out: Local,
     organ: str = "liver",
     kind: str | None = None,
     diameter_mm: float | None = None,
@@ -174,7 +174,7 @@ def generate(
     *,
     bank: str,
     out: str,
-    config: Path | None = None,
+    config: Local | None = None,
     workers: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     ray: str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",

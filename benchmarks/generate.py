@@ -21,8 +21,8 @@ from pathlib import Path
 
 from benchmarks.synthesis import phantom_bank
 from pipeline.bank import Bank, open_bank
-from pipeline.catalog import read_info
 from pipeline.config import GenerateConfig
+from pipeline.description import read_info
 from pipeline.manifest import open_part
 from pipeline.progress import size
 from pipeline.store import open_store

@@ -33,8 +33,9 @@ import pyarrow.compute as pc
 
 from pipeline.bank import create_or_open_bank
 from pipeline.case import build_case
-from pipeline.catalog import Dataset, DatasetInfo, create_info, open_dataset
+from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import GenerateConfig
+from pipeline.description import DatasetInfo, create_info
 from pipeline.manifest import SCHEMA, WHOLE, Part, sample_id, write_whole_manifest
 from pipeline.phantom import make_phantom
 from pipeline.shard import DTYPES, FileDigest, object_path

@@ -33,8 +33,9 @@ from scipy.ndimage import gaussian_filter
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from pipeline.catalog import Dataset, DatasetInfo, compact, create_info, dataset_classes, open_dataset
+from pipeline.catalog import Dataset, compact, open_dataset
 from pipeline.config import GenerateConfig
+from pipeline.description import DatasetInfo, create_info, dataset_classes
 from pipeline.manifest import Part, commit_part, sample_id, shard_name
 from pipeline.shard import DTYPES, ShardWriter, array_crc32c, decode_chunk
 from training.order import epoch_permutation

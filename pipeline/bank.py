@@ -48,9 +48,9 @@ from pipeline.bank_format import (
 )
 from pipeline.case import Case
 from pipeline.errors import InputError, PhantumorError
-from pipeline.files import ASIDE, replace_file, sync_folder, writing_to
+from pipeline.files import replace_file, sync_folder, writing_to
 from pipeline.organs import CLASS_IDS
-from pipeline.store import Location, Store, open_store
+from pipeline.store import FolderStore, Location, Store, open_store
 
 __all__ = ["Bank", "BankWriter", "CaseRecord", "create_or_open_bank", "next_split", "open_bank"]
 
@@ -185,14 +185,16 @@ def fingerprint_of(spacing_mm: float, records: Sequence[CaseRecord]) -> str:
 _DAMAGED = "The bank is damaged; copy it again, or prepare it again into a new folder"
 
 
-def open_bank(place: Location) -> Bank:
+def open_bank(place: Location | Store) -> Bank:
     """Open a bank for reading, in a folder or in an object store (`s3://bucket/prefix`).
 
     InputError when it is not a bank of this version, or holds no case yet.
     """
-    bank = _read(open_store(place))
+    store = open_store(place)
+    bank = _read(store)
     if not bank.records:
-        raise InputError(f"{place}: the bank holds no case yet; add some with `phantumor prepare SOURCE --out {place}`")
+        where = store.url
+        raise InputError(f"{where}: the bank holds no case yet; add some with `phantumor prepare SOURCE --out {where}`")
     return bank
 
 
@@ -248,7 +250,7 @@ def create_or_open_bank(place: Location, spacing_mm: float) -> BankWriter:
     path = Path(place)
     if not SPACING_LIMITS_MM[0] <= spacing_mm <= SPACING_LIMITS_MM[1]:
         raise InputError(f"--spacing {spacing_mm}: must be {SPACING_LIMITS_MM[0]} to {SPACING_LIMITS_MM[1]} mm")
-    if path.exists() and (not path.is_dir() or (_holds_something(path) and not (path / INFO).exists())):
+    if not FolderStore(path).is_free() and not (path / INFO).exists():
         raise InputError(f"{path}: exists and is not a bank; give --out a new or an empty folder")
     new = not (path / INFO).exists()
     if new:
@@ -262,11 +264,6 @@ def create_or_open_bank(place: Location, spacing_mm: float) -> BankWriter:
             f"pass --spacing {bank.spacing_mm:g} or another --out"
         )
     return BankWriter(bank, new)
-
-
-def _holds_something(folder: Path) -> bool:
-    """Whether anything lies there but what a killed process had not given its name yet."""
-    return any(not ASIDE.fullmatch(path.name) for path in folder.iterdir())
 
 
 def _info(spacing_mm: float) -> bytes:

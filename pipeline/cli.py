@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from cyclopts import CycloptsError
 from pydantic import ValidationError
 
-from pipeline.config import explain
 from pipeline.errors import PhantumorError
+from pipeline.settings import explain
 from pipeline.verbs import datasets, learning, making  # noqa: F401  (registers the verbs)
 from pipeline.verbs.app import app
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.catalog import Dataset
-from pipeline.config import differences
 from pipeline.inspection import summarise, tumor_table
 from pipeline.manifest import TUMOR_TYPE
+from pipeline.settings import differences
 
 # What a row tells of its sample beside the pixels; the others say where it lies, or how it was asked for.
 _FACTS = tuple("split case_id organs spacing_mm shape_vox origin_vox n_tumors tumor_voxels annotated_classes".split())

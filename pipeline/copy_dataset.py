@@ -9,24 +9,15 @@ import posixpath
 from collections.abc import Mapping, Sequence
 
 from pipeline.bank import open_bank
-from pipeline.catalog import (
-    INFO,
-    Dataset,
-    DatasetInfo,
-    bank_of,
-    compact,
-    info_bytes,
-    open_dataset,
-    read_info,
-    relative_place,
-)
-from pipeline.config import differences
+from pipeline.catalog import Dataset, compact, has_bank, open_dataset
+from pipeline.description import INFO, DatasetInfo, info_bytes, read_info
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import writing_to
 from pipeline.manifest import WHOLE, Part, open_part, open_whole, part_name, shard_name
-from pipeline.sending import ELSEWHERE, RESUME, Copied, Parcel, Sender, absolute, check_free
+from pipeline.sending import ELSEWHERE, RESUME, Copied, Parcel, Sender, check_free
+from pipeline.settings import differences
 from pipeline.shard import DTYPES
-from pipeline.store import FolderStore, Location, Store, open_store
+from pipeline.store import Location, Store, absolute, open_store, relative_place, store_at
 from pipeline.threads import in_threads
 
 _PIXELS = ("index", "image_crc32c", "label_crc32c")
@@ -178,7 +169,7 @@ def _complete(here: Store, there: Store, sender: Sender, dataset: Dataset) -> No
 
 def _bank_place(here: Store, there: Store, info: DatasetInfo, chosen: Location | None) -> str:
     """What `dataset.json` of the copy says of the bank; InputError when the one that was chosen is another one."""
-    default = relative_place(_bank_store(here, info), there)
+    default = relative_place(store_at(info.bank, here), there)
     if chosen is not None:
         fingerprint = open_bank(chosen).fingerprint
         if fingerprint != info.bank_fingerprint:
@@ -188,27 +179,12 @@ def _bank_place(here: Store, there: Store, info: DatasetInfo, chosen: Location |
             )
         return relative_place(open_store(chosen), there)
     said = read_info(there).bank if there.exists(INFO) else default
-    if said != default and _opens(there, info.model_copy(update={"bank": said})):
+    if said != default and has_bank(there, info.model_copy(update={"bank": said})):
         return said  # was chosen for an earlier copy
-    beside = _beside(absolute(_bank_store(here, info)), absolute(here), absolute(there))
+    beside = _beside(absolute(store_at(info.bank, here)), absolute(here), absolute(there))
     if beside and _is_bank(beside, info.bank_fingerprint):
         return relative_place(open_store(beside), there)
     return default
-
-
-def _bank_store(here: Store, info: DatasetInfo) -> Store:
-    """Where the source looks for its bank."""
-    relative = "://" not in info.bank and here.folder is not None
-    return FolderStore(here.folder / info.bank) if relative and here.folder else open_store(info.bank)
-
-
-def _opens(there: Store, info: DatasetInfo) -> bool:
-    """Whether a copy with this description finds its bank."""
-    try:
-        bank_of(there, info)
-    except (PhantumorError, OSError):
-        return False
-    return True
 
 
 def _beside(bank: str, here: str, there: str) -> str:

@@ -24,8 +24,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.catalog import Dataset, DatasetInfo, open_dataset
+from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import SPLITS
+from pipeline.description import DatasetInfo
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import replace_file, writing_to
 from pipeline.organs import CLASS_NAMES

@@ -86,7 +86,7 @@ MOST_ROWS = 10**9
 _MOST_VALUES = 1024  # of a column, for each row: 20 tumors have boxes of 6 numbers each
 _MOST_BYTES = 1 << 16  # of a column, for each row: a spec with 20 tumors takes less than half
 _T = TypeVar("_T")
-SHARD_FOLDER = re.compile(rf"\d{{6,}}-{ATTEMPT.pattern}\.zarr")
+SHARD_FOLDER = re.compile(rf"(\d{{6,}})-({ATTEMPT.pattern})\.zarr")
 
 
 def sample_id(index: int) -> str:
@@ -97,6 +97,11 @@ def sample_id(index: int) -> str:
 def shard_name(shard: int, attempt: str) -> str:
     """The folder of one attempt at a shard, relative to the dataset."""
     return f"shards/{shard:06d}-{attempt}.zarr"
+
+
+def running_name(shard: int, attempt: str) -> str:
+    """The start record of an attempt, there while it lasts, relative to the dataset."""
+    return f"running/{shard:06d}-{attempt}.json"
 
 
 def part_name(shard: int) -> str:
@@ -286,12 +291,6 @@ def open_part(dataset: Store, shard: int, data: bytes | None = None) -> Manifest
 def open_whole(dataset: Store, view: bool = False) -> ManifestFile:
     """The whole manifest, of a dataset or of a view: all rows in the order they were written, by shard, by row."""
     return ManifestFile(dataset, WHOLE, _REVIEW if view else _REWRITE)
-
-
-def read_whole_manifest(dataset: Store) -> tuple[Parts, pa.Table]:
-    """Provenance by shard, and all rows, of the whole manifest."""
-    file = open_whole(dataset)
-    return file.parts(), file.columns()
 
 
 def write_whole_manifest(dataset: Store, pieces: Iterable[tuple[Part, pa.Table]]) -> None:

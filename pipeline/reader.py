@@ -94,30 +94,30 @@ class SampleReader:
         self._dataset = dataset
         self._objects = Objects(dataset)
         self._tissue = lru_cache(maxsize=OPEN_CASES)(partial(_open_tissue, dataset))
-        self._kinds: dict[str, _Kind] = {
-            "full": self._read_full,
-            "delta": self._read_delta,
-            "recipe": self._read_recipe,
-        }
 
     def read(self, k: int, image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8]) -> None:
         """Fill `image` (int16 HU) and `label` (uint8), C-contiguous, of the sample's shape; InputError when broken."""
         home = self._dataset.home(int(self.rows.shard[k]))
-        self._kinds[home.info.config.store](home, k, image, label)
+        if home.info.config.store == "full":
+            self._read_full(k, image, label)
+        elif home.info.config.store == "delta":
+            self._read_delta(home, k, image, label)
+        else:
+            self._read_recipe(home, k, image, label)
 
     def close(self) -> None:
         """Close the files."""
         self._objects.close()
         self._tissue.cache_clear()
 
-    def _read_full(self, home: Home, k: int, image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8]) -> None:
+    def _read_full(self, k: int, image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8]) -> None:
         shard = int(self.rows.shard[k])
         for name, out in (("label", label), ("image", image)):
             offset, length = self.rows.ranges[name][k].tolist()
             self._objects.read_chunk(shard, name, offset, length, cast(npt.NDArray[Any], out))
 
     def _read_delta(self, home: Home, k: int, image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8]) -> None:
-        self._read_full(home, k, image, label)
+        self._read_full(k, image, label)
         tissue = self._tissue(home.first_shard, self.rows.case_id[k].as_py())
         add_healthy(tissue, index3(self.rows.origin[k]), home.info.config.organs, image, label)
         self._check(home, k, image, label)
@@ -153,10 +153,6 @@ def _open_tissue(dataset: Dataset, shard: int, case_id: str) -> _Tissue:
     """From the bank, which looks at a case's files each time it is asked: once is enough, what was read is checked."""
     case = dataset.home(shard).bank.load(case_id)
     return _Tissue(case.ct, case.organs)
-
-
-class _Kind(Protocol):
-    def __call__(self, home: Home, k: int, image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8], /) -> None: ...
 
 
 class Objects:

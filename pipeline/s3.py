@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import obstore
@@ -158,6 +159,13 @@ class S3Store:
         with self._explained(prefix):
             batches = obstore.list(self._client, prefix=checked_key(prefix) if prefix else None)
             return sorted(Entry(m["path"], m["size"], m["last_modified"].timestamp()) for some in batches for m in some)
+
+    def is_free(self) -> bool:
+        return self._again(self._is_free)
+
+    def _is_free(self) -> bool:
+        with self._explained(""):
+            return not any(len(some) for some in islice(obstore.list(self._client, chunk_size=1), 1))
 
     def groups(self, prefix: str) -> list[str]:
         return self._again(lambda: self._groups(checked_key(prefix)))

@@ -44,14 +44,9 @@ class Copied:
         return [*lines, self.note] if self.note else lines
 
 
-def absolute(store: Store) -> str:
-    """The place of a store, whatever the current folder."""
-    return store.url if store.folder is None else store.folder.resolve().as_posix()
-
-
 def check_free(there: Store) -> None:
     """InputError when something lies where a copy shall be."""
-    if next(there.entries(), None) is not None:
+    if not there.is_free():
         raise InputError(f"{there.url}: something else lies there; copy to an empty or a new place")
 
 

@@ -80,12 +80,21 @@ def encode_sample(array: npt.NDArray[Any], kind: StoredKind = "full", edge: int 
     return [encode_chunk(array[x : x + edge], kind) for x in range(0, array.shape[0], edge)]
 
 
+def chunk_lengths(data: bytes, count: int) -> list[int]:
+    """Bytes of each of the `count` chunks that lie one after another, as their blosc headers say."""
+    lengths, at = [], 0
+    for _ in range(count):
+        lengths.append(int.from_bytes(data[at + 12 : at + 16], "little") + CRC_BYTES)
+        at += lengths[-1]
+    return lengths
+
+
 def decode_sample(data: bytes, out: npt.NDArray[Any], edge: int | None = None) -> None:
     """Decode the chunks of one sample, which lie one after another, into the C-contiguous array `out`."""
     edge = out.shape[0] if edge is None else edge
+    starts = range(0, out.shape[0], edge)
     at = 0
-    for x in range(0, out.shape[0], edge):
-        length = int.from_bytes(data[at + 12 : at + 16], "little") + CRC_BYTES  # blosc header: compressed size
+    for x, length in zip(starts, chunk_lengths(data, len(starts)), strict=True):
         part = out[x : x + edge]
         if len(part) == edge:
             decode_chunk(data[at : at + length], part)

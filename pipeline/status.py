@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from pipeline.catalog import read_info
+from pipeline.description import read_info
 from pipeline.manifest import SHARD_FOLDER, commit_times
 from pipeline.progress import duration
 from pipeline.store import Location, Store, open_store
@@ -46,7 +46,7 @@ def dataset_status(place: Location) -> dict[str, Any]:
         "seconds_since_last_commit": max(0.0, time.time() - max(times.values())) if times else None,
         "unfinished_attempts": _unfinished(store, committed),
         "running": _running(store),
-        "failed_shards": _failed(store),
+        "failed_shards": failed_shards(store),
         "last_run": _last_run(store),
     }
 
@@ -62,7 +62,7 @@ def _running(store: Store) -> list[dict[str, Any]]:
     return records
 
 
-def _failed(store: Store) -> list[int]:
+def failed_shards(store: Store) -> list[int]:
     """Shards that were given up, see `failures/`."""
     names = (_FAILURE.fullmatch(entry.key) for entry in store.entries("failures"))
     return [int(name[1]) for name in names if name]

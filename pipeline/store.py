@@ -84,6 +84,9 @@ class Store(Protocol):
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """All objects whose key is below `prefix/` (all of them without), by key; unfinished ones left out."""
 
+    def is_free(self) -> bool:
+        """Whether nothing lies there, but for files that a killed process had not given their names yet."""
+
     def groups(self, prefix: str) -> list[str]:
         """Names directly below `prefix/` that hold objects, or are empty folders."""
 
@@ -117,6 +120,25 @@ def open_store(place: Location | Store) -> Store:
 
         return S3Store(text)
     raise InputError(f"{text!r} is no place that can be opened; give a folder, file:///folder or s3://bucket/prefix")
+
+
+def absolute(store: Store) -> str:
+    """The place of a store, whatever the current folder."""
+    return store.url if store.folder is None else str(store.folder.resolve())
+
+
+def relative_place(of: Store, seen_from: Store) -> str:
+    """How one place is written down in a file of another: relative between folders, so that both can move together."""
+    if of.folder is None or seen_from.folder is None:
+        return absolute(of)
+    return os.path.relpath(of.folder.resolve(), seen_from.folder.resolve())
+
+
+def store_at(place: str, seen_from: Store) -> Store:
+    """The store that `relative_place` wrote down."""
+    if "://" in place or seen_from.folder is None:
+        return open_store(place)
+    return FolderStore((seen_from.folder / place).resolve())
 
 
 def checked_key(key: str) -> str:
@@ -192,6 +214,12 @@ class FolderStore:
         for folder, _, names in os.walk(top, onerror=_raise_unless_gone):
             below = Path(folder).relative_to(self._folder)
             yield from ((below / name).as_posix() for name in names if not ASIDE.fullmatch(name))
+
+    def is_free(self) -> bool:
+        if self._folder.exists() and not self._folder.is_dir():
+            return False
+        found = self._folder.iterdir() if self._folder.exists() else ()
+        return all(ASIDE.fullmatch(path.name) for path in found)
 
     def groups(self, prefix: str) -> list[str]:
         try:

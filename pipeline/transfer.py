@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from pipeline import bank_format, catalog
+from pipeline import bank_format, description
 from pipeline.copy_bank import copy_bank
 from pipeline.copy_dataset import copy_dataset
 from pipeline.errors import InputError
-from pipeline.sending import Copied, absolute
-from pipeline.store import Location, Store, open_store
+from pipeline.sending import Copied
+from pipeline.store import Location, Store, absolute, open_store
 
 
 def copy(source: Location, destination: Location, bank: Location | None = None) -> Copied:
@@ -25,14 +25,14 @@ def copy(source: Location, destination: Location, bank: Location | None = None) 
     started = time.monotonic()
     here, there = open_store(source), open_store(destination)
     _check_apart(here, there)
-    if here.exists(catalog.INFO):
+    if here.exists(description.INFO):
         done = copy_dataset(here, there, bank)
     elif here.exists(bank_format.INFO):
         if bank is not None:
             raise InputError(f"--bank {bank}: {here.url} is a bank itself; --bank is for copies of datasets")
         done = copy_bank(here, there)
     else:
-        raise InputError(f"{here.url}: neither a bank nor a dataset: no {bank_format.INFO}, no {catalog.INFO}")
+        raise InputError(f"{here.url}: neither a bank nor a dataset: no {bank_format.INFO}, no {description.INFO}")
     return replace(done, seconds=time.monotonic() - started)
 
 

@@ -18,21 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.catalog import (
-    Dataset,
-    DatasetInfo,
-    Home,
-    Source,
-    create_info,
-    dataset_classes,
-    open_dataset,
-    recipe_digest,
-    relative_place,
-)
+from pipeline.catalog import Dataset, Home, open_dataset
+from pipeline.description import DatasetInfo, Source, create_info, dataset_classes, recipe_digest
 from pipeline.errors import InputError
 from pipeline.files import ASIDE, writing_to
 from pipeline.manifest import SCHEMA, WHOLE, Parts, open_whole, sample_id, write_rows
-from pipeline.store import Location, Store, open_store
+from pipeline.store import Location, Store, open_store, relative_place, store_at
 from pipeline.versions import software
 from pipeline.where import Positions, chosen
 
@@ -306,9 +297,7 @@ def _info(view: Store, taken: Sequence[_Taken], sources: Sequence[Source], shard
 
 def _bank(view: Store, home: Home) -> str:
     """The place of a source's bank, as the view sees it."""
-    if "://" in home.info.bank or home.store.folder is None:
-        return home.info.bank
-    return relative_place(open_store(home.store.folder / home.info.bank), view)
+    return relative_place(store_at(home.info.bank, home.store), view)
 
 
 def _digest(sources: Sequence[Source], taken: Sequence[_Taken]) -> str:

@@ -14,16 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from pipeline.catalog import (
-    Dataset,
-    DatasetInfo,
-    compact,
-    create_info,
-    dataset_classes,
-    open_dataset,
-    recipe_digest,
-)
+from pipeline.catalog import Dataset, compact, open_dataset
 from pipeline.config import GenerateConfig
+from pipeline.description import DatasetInfo, create_info, dataset_classes, recipe_digest
 from pipeline.manifest import Part, commit_part, sample_id, shard_name
 from pipeline.shard import ShardWriter, array_crc32c
 from pipeline.store import Location, Store, open_store

@@ -16,7 +16,8 @@ import pytest
 
 from pipeline.bank import create_or_open_bank, open_bank
 from pipeline.case import AIR_HU
-from pipeline.catalog import Dataset, Home, compact, create_info, dataset_classes, open_dataset
+from pipeline.catalog import Dataset, Home, compact, open_dataset
+from pipeline.description import create_info, dataset_classes
 from pipeline.errors import InputError
 from pipeline.manifest import SCHEMA, part_name
 from pipeline.store import open_store

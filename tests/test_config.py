@@ -10,8 +10,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import GenerateConfig, Settings, TrainConfig, differences, resolve, to_yaml
+from pipeline.config import GenerateConfig, TrainConfig
 from pipeline.errors import InputError
+from pipeline.settings import Settings, differences, resolve, to_yaml
 
 Model = type[Settings]
 

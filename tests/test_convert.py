@@ -12,8 +12,9 @@ import pytest
 
 import workers.convert as converting
 from pipeline.bank import Bank
-from pipeline.catalog import INFO, Dataset, compact, info_bytes, open_dataset, read_info
+from pipeline.catalog import Dataset, compact, open_dataset
 from pipeline.config import GenerateConfig
+from pipeline.description import INFO, info_bytes, read_info
 from pipeline.errors import InputError, PhantumorError
 from pipeline.manifest import WHOLE, committed_shards, part_name
 from pipeline.shard import object_path

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.bank import Bank
-from pipeline.catalog import Dataset, compact, open_dataset, read_info
+from pipeline.catalog import Dataset, compact, open_dataset
 from pipeline.config import GenerateConfig
+from pipeline.description import read_info
 from pipeline.errors import InputError
 from pipeline.manifest import committed_shards
 from pipeline.plan import Plan
 from pipeline.status import dataset_status
-from pipeline.store import Store, open_store
+from pipeline.store import FolderStore, open_store
 from tests.cases import make_bank
 from training.stream import ShardStream
-from workers import growth
 from workers.generate import finish, generate, new_info
 from workers.growth import begin, planned
 from workers.plan import Slice
@@ -180,14 +180,14 @@ def test_a_dataset_held_open_says_that_its_manifest_was_written_anew(bank: Bank,
 def test_jobs_that_start_together_make_one_dataset(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(tmp_path / "data")
     info = new_info(store, bank, of(6))
-    look = growth._anything
+    look = FolderStore.is_free
 
-    def another_was_faster(store: Store) -> object:
-        monkeypatch.setattr(growth, "_anything", look)
+    def another_was_faster(place: FolderStore) -> bool:
+        monkeypatch.setattr(FolderStore, "is_free", look)
         begin(store, info)
-        return look(store)
+        return look(place)
 
-    monkeypatch.setattr(growth, "_anything", another_was_faster)
+    monkeypatch.setattr(FolderStore, "is_free", another_was_faster)
     assert planned(store, info) == info
     begin(store, info)
 

@@ -16,9 +16,9 @@ import workers.estimate as estimate
 import workers.shard_task as shard_task
 from pipeline.bank import Bank
 from pipeline.case import AIR_HU, Case
-from pipeline.catalog import read_info
 from pipeline.config import GenerateConfig
 from pipeline.delta import add_healthy, delta_of, healthy_image, healthy_label
+from pipeline.description import read_info
 from pipeline.errors import InputError
 from pipeline.grid import Index3, slices3
 from pipeline.organs import CLASS_IDS, organ_id, tumor_id

@@ -15,8 +15,9 @@ import torch
 
 from pipeline.bank import Bank
 from pipeline.catalog import Dataset, open_dataset
-from pipeline.config import GenerateConfig, resolve
+from pipeline.config import GenerateConfig
 from pipeline.errors import InputError, PhantumorError
+from pipeline.settings import resolve
 from tests.cases import make_bank
 from workers.execution import How
 from workers.generate import generate

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from pipeline import inspection
-from pipeline.catalog import MOST_VOXELS, Dataset, open_dataset
+from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import GenerateConfig
+from pipeline.description import MOST_VOXELS
 from pipeline.errors import InputError
 from pipeline.inspection import describe, describe_sample, parse_sample, sample_document, summarise, tumor_table
 from pipeline.manifest import TUMOR_TYPE, part_name

@@ -26,7 +26,6 @@ from pipeline.manifest import (
     open_whole,
     part_name,
     read_part,
-    read_whole_manifest,
     sample_id,
     shard_name,
     write_whole_manifest,
@@ -185,7 +184,8 @@ def write_whole(dataset: Path, shards: int, per_shard: int = 3) -> Path:
 
 
 def test_the_whole_manifest_holds_all_rows_by_index_and_all_provenance(dataset: Path) -> None:
-    parts, table = read_whole_manifest(open_store(write_whole(dataset, 11).parent))
+    file = open_whole(open_store(write_whole(dataset, 11).parent))
+    parts, table = file.parts(), file.columns()
     assert table["index"].to_pylist() == list(range(33))
     assert table.to_pylist() == [
         row for shard in range(11) for row in read_part(open_store(dataset), shard)[1].to_pylist()
@@ -195,7 +195,8 @@ def test_the_whole_manifest_holds_all_rows_by_index_and_all_provenance(dataset: 
 
 
 def test_a_whole_manifest_may_be_empty(dataset: Path) -> None:
-    parts, table = read_whole_manifest(open_store(write_whole(dataset, 0).parent))
+    file = open_whole(open_store(write_whole(dataset, 0).parent))
+    parts, table = file.parts(), file.columns()
     assert parts == {}
     assert table.num_rows == 0
 
@@ -311,7 +312,7 @@ def test_a_broken_whole_manifest_is_one_message(dataset: Path, damage: Callable[
     file = write_whole(dataset, 1)
     damage(file)
     with pytest.raises(InputError, match=expected) as caught:
-        read_whole_manifest(open_store(file.parent))
+        open_whole(open_store(file.parent)).parts()
     assert str(file) in str(caught.value)
 
 

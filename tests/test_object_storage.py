@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from pipeline.bank import open_bank
-from pipeline.catalog import Dataset, open_dataset, read_info
+from pipeline.catalog import Dataset, open_dataset
 from pipeline.cli import main
 from pipeline.config import GenerateConfig
+from pipeline.description import read_info
 from pipeline.manifest import Part, committed_shards, part_name, shard_name
 from pipeline.store import Store, open_store
 from tests.cases import make_bank

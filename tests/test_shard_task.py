@@ -17,8 +17,9 @@ import workers.attempt as attempts
 import workers.shard_task as shard_task
 from pipeline.bank import Bank
 from pipeline.case import Case
-from pipeline.catalog import open_dataset, read_info, recipe_digest
+from pipeline.catalog import open_dataset
 from pipeline.config import GenerateConfig
+from pipeline.description import read_info, recipe_digest
 from pipeline.errors import InputError
 from pipeline.manifest import Part, read_part
 from pipeline.shard import array_crc32c

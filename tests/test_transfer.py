@@ -14,8 +14,9 @@ import pytest
 
 from pipeline import bank_format, sending
 from pipeline.bank import create_or_open_bank, open_bank
-from pipeline.catalog import INFO, Dataset, Source, create_info, open_dataset
+from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import GenerateConfig
+from pipeline.description import INFO, Source, create_info
 from pipeline.errors import InputError, PhantumorError
 from pipeline.manifest import WHOLE, shard_name
 from pipeline.sending import Sender

@@ -236,14 +236,14 @@ def test_an_object_store_that_does_not_answer_is_not_called_broken(
     homes: dict[str, Path], s3_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = copy_to_store(homes["full"] / "data", s3_url)
-    read_range = S3Store.read_range
+    read_version = S3Store.read_version
 
-    def unreachable(store: S3Store, key: str, offset: int, length: int) -> bytes:
+    def unreachable(store: S3Store, key: str, version: str | None, offset: int, length: int) -> bytes:
         if "000001-" in key and "image/c" in key:
             raise OSError(5, "503 Slow Down", key)
-        return read_range(store, key, offset, length)
+        return read_version(store, key, version, offset, length)
 
-    monkeypatch.setattr(S3Store, "read_range", unreachable)
+    monkeypatch.setattr(S3Store, "read_version", unreachable)
     report = verify(store.url, repair=True)
     assert [finding.what.partition(".")[0] for finding in report.left] == ["cannot be read: 503 Slow Down"]
     assert report.repairs == []

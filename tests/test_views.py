@@ -15,8 +15,9 @@ import pytest
 
 from pipeline import views
 from pipeline.bank import Bank
-from pipeline.catalog import Dataset, dataset_classes, open_dataset, read_info
+from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import GenerateConfig
+from pipeline.description import dataset_classes, read_info
 from pipeline.errors import InputError, PhantumorError
 from pipeline.export import export
 from pipeline.inspection import summarise

@@ -12,10 +12,11 @@ import zarr
 from pipeline import shard
 from pipeline.bank import Bank
 from pipeline.catalog import Dataset, open_dataset
-from pipeline.config import GenerateConfig, resolve
+from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
 from pipeline.export import export
 from pipeline.inspection import describe, summarise
+from pipeline.settings import resolve
 from tests.cases import make_bank
 from training.stream import ShardStream
 from workers.generate import generate

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.case import UInt8Array
-from pipeline.catalog import INFO, Dataset, open_dataset
+from pipeline.catalog import Dataset, open_dataset
+from pipeline.description import INFO
 from pipeline.errors import InputError
 from pipeline.files import writing_to
 from pipeline.image import Volume, check_same_grid

@@ -21,8 +21,8 @@ from typing import Any, Self
 import torch
 
 from pipeline.catalog import Dataset, open_dataset
-from pipeline.config import differences
 from pipeline.errors import InputError
+from pipeline.settings import differences
 from training.order import batch_end, places, rank_positions
 from training.reader import Batch, BatchReader, Window, split_samples
 

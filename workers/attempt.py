@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pipeline.bank import Bank, open_bank
 from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
-from pipeline.manifest import Part, commit_part, part_name, read_part, shard_name
+from pipeline.manifest import Part, commit_part, part_name, read_part, running_name, shard_name
 from pipeline.store import Store, open_store
 from workers.plan import Plan
 
@@ -123,11 +123,6 @@ def _recorded(attempt: Attempt) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # it tells something, it decides nothing
             dataset.remove([key])
-
-
-def running_name(shard: int, attempt: str) -> str:
-    """The start record of an attempt, relative to the dataset."""
-    return f"running/{shard:06d}-{attempt}.json"
 
 
 @contextlib.contextmanager

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.catalog import MOST_VOXELS, DatasetInfo, dataset_classes, recipe_digest
+from pipeline.description import INFO, MOST_VOXELS, DatasetInfo, dataset_classes, recipe_digest
 from pipeline.errors import InputError
 from pipeline.grid import index3
-from pipeline.manifest import OPTIONAL, SCHEMA, Part, committed_shards, part_name, read_part, sample_id
+from pipeline.manifest import OPTIONAL, SCHEMA, WHOLE, Part, committed_shards, part_name, read_part, sample_id
 from pipeline.progress import Progress
 from pipeline.shard import DTYPES, StoredKind, object_path
 from pipeline.store import Store
 from pipeline.threads import THREADS, in_threads
-from workers.findings import INFO, WHOLE, Finding, few, unreadable
+from workers.findings import Finding, few, unreadable
 from workers.plan import Plan
 from workers.shard_files import Healthy, Layout, check_files
 from workers.whole import Said, Whole, open_if_sound, row_differences, uncommitted

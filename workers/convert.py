@@ -19,28 +19,16 @@ import numpy as np
 import torch
 
 from pipeline.bank import Bank
-from pipeline.catalog import (
-    INFO,
-    Dataset,
-    DatasetInfo,
-    Home,
-    bank_of,
-    check_same,
-    info_bytes,
-    read_info,
-    recipe_digest,
-    relative_place,
-)
+from pipeline.catalog import Dataset, Home, bank_of
 from pipeline.config import GenerateConfig
+from pipeline.description import INFO, DatasetInfo, check_same, info_bytes, read_info, recipe_digest
 from pipeline.errors import InputError
 from pipeline.manifest import Part, committed_shards, open_part
 from pipeline.parts import Parts
-from pipeline.progress import Progress
 from pipeline.reader import SampleReader, located
-from pipeline.sending import absolute
 from pipeline.shard import DTYPES, array_crc32c, encode_sample
 from pipeline.spec import SampleSpec
-from pipeline.store import Location, Store, open_store
+from pipeline.store import Location, Store, absolute, open_store, relative_place
 from workers.attempt import Attempt, ShardJob, ShardReport, attempt_at, is_made, opened_bank, opened_store
 from workers.estimate import ROW_BYTES, check_room, probed
 from workers.execution import ALONE, How, check_all_made, run_jobs, without_quarantine
@@ -204,9 +192,9 @@ def convert(
             _check_cost(jobs, target, executor.slots(), log)
             begin(target, new)
             facts = RunFacts(new.config_digest, bank.place, how.name())
-            total, todo = plan.samples_in(there), plan.samples_in(job.shard for job in jobs)
-            progress = Progress(total, "samples", done=total - todo)
-            made = run_jobs(target, jobs, executor, facts, progress, log).made_samples
+            total = plan.samples_in(there)
+            samples = (total, total - plan.samples_in(missing))
+            made = run_jobs(target, jobs, executor, facts, samples, log).made_samples
     complete = finish(target, plan, anew=bool(made))
     check_all_made(target, missing)
     if len(there) < plan.shards:

@@ -62,11 +62,16 @@ def run_jobs(
     jobs: Sequence[ShardJob],
     executor: Executor,
     facts: RunFacts,
-    progress: Progress,
+    samples: tuple[int, int],
     log: Callable[[str], None],
 ) -> Outcome:
-    """Have the jobs done; the outcome. See `drive` for what it raises."""
+    """Have the jobs done; the outcome. `samples`: all that progress counts to, and how many of them are there.
+
+    See `drive` for what it raises.
+    """
     aside = quarantined(store).intersection(job.shard for job in jobs)
+    total, done = samples
+    progress = Progress(total, "samples", done=done)
     ledger = Ledger(store, facts, quarantined=aside, progress=progress, log=log)
     return drive([replace(job, run=ledger.run) for job in jobs], executor, Policy(), ledger)
 

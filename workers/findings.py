@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-INFO, WHOLE = "dataset.json", "manifest.parquet"
 # The shard, only its Zarr metadata, the whole manifest, nothing that we could do.
 Remedy = Literal["remake", "metadata", "compact", "none"]
 _LISTED = 8  # findings of a shard; a million of them would tell no more and fill the memory

@@ -19,12 +19,11 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import InputError
 from pipeline.files import ASIDE, writing_to
-from pipeline.manifest import committed_shards, open_part, open_whole
+from pipeline.manifest import SHARD_FOLDER, WHOLE, committed_shards, open_part, open_whole, running_name, shard_name
 from pipeline.progress import size
 from pipeline.store import Entry, Store
-from workers.findings import WHOLE, out_of_reach
+from workers.findings import out_of_reach
 
-_ATTEMPT = re.compile(r"(\d{6,})-([0-9a-f]{8,32})\.zarr")
 _RECORD = re.compile(r"running/((\d{6,})-([0-9a-f]{8,32}))\.json")
 _PROBE = re.compile(r"running/clock-[0-9a-f]{8}")
 # Where files are written aside before they get their names; shards are written in place.
@@ -71,11 +70,11 @@ class _Attempt(NamedTuple):
 
     @property
     def group(self) -> str:
-        return f"shards/{self.shard:06d}-{self.name}.zarr"
+        return shard_name(self.shard, self.name)
 
     @property
     def record(self) -> str:
-        return f"running/{self.shard:06d}-{self.name}.json"
+        return running_name(self.shard, self.name)
 
 
 class _Heap:
@@ -117,7 +116,7 @@ class _Heap:
 
 def _orphans(store: Store) -> list[_Attempt]:
     """Attempts that lost or were never finished. When in doubt, an attempt is none."""
-    matches = (_ATTEMPT.fullmatch(name) for name in store.groups("shards"))
+    matches = (SHARD_FOLDER.fullmatch(name) for name in store.groups("shards"))
     attempts = [_Attempt(int(match[1]), match[2]) for match in matches if match]
     # Only now: an attempt that is committed in between is seen to be.
     committed = set(committed_shards(store))

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from pipeline.bank import Bank, open_bank
-from pipeline.catalog import INFO, DatasetInfo, compact, dataset_classes, recipe_digest, relative_place
+from pipeline.catalog import compact
 from pipeline.config import GenerateConfig
+from pipeline.description import INFO, DatasetInfo, dataset_classes, recipe_digest
 from pipeline.files import writing_to
 from pipeline.manifest import WHOLE, commit_times, committed_shards, open_whole
-from pipeline.progress import Progress
 from pipeline.spec import check_bank
-from pipeline.store import Location, Store, open_store
+from pipeline.store import Location, Store, open_store, relative_place
 from pipeline.versions import software
 from workers.attempt import ShardJob
 from workers.estimate import check_room, estimate_cost
@@ -87,8 +87,8 @@ def generate(
             jobs = [job_for(store, bank, info, shard, device) for shard in shards]
             facts = RunFacts(info.config_digest, bank.place, how.name())
             total = plan.samples_in(mine)
-            progress = Progress(total, "samples", done=total - plan.samples_in(missing))
-            made = run_jobs(store, jobs, executor, facts, progress, log).made_samples
+            samples = (total, total - plan.samples_in(missing))
+            made = run_jobs(store, jobs, executor, facts, samples, log).made_samples
     if dry_run:
         return Summary(config.samples, 0, time.monotonic() - started, not missing)
     if not begun:

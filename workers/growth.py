@@ -7,15 +7,13 @@ dataset larger in different ways, one wins. `dataset.json` then tells readers.
 from __future__ import annotations
 
 import json
-import re
 
-from pipeline.catalog import INFO, DatasetInfo, bank_of, check_same, create_info, info_bytes, read_info
+from pipeline.catalog import has_bank
+from pipeline.description import INFO, DatasetInfo, check_same, create_info, info_bytes, read_info
 from pipeline.errors import InputError
 from pipeline.files import writing_to
 from pipeline.store import Store
 from workers.plan import Plan
-
-_INFO_ASIDE = re.compile(rf"\.{re.escape(INFO)}\.[0-9a-f]{{8}}\.tmp")  # of a command that was killed, or is at it
 
 
 def planned(store: Store, new: DatasetInfo) -> DatasetInfo:
@@ -35,7 +33,7 @@ def planned(store: Store, new: DatasetInfo) -> DatasetInfo:
             f"{store.url} already holds a dataset made with other settings: samples: {old.config.samples} -> "
             f"{samples}. A dataset can grow, not shrink: `phantumor select` makes a smaller view of it"
         )
-    if not _opens(store, old):  # the bank was moved: its fingerprint is that of the one given
+    if not has_bank(store, old):  # the bank was moved: its fingerprint is that of the one given
         old = old.model_copy(update={"bank": new.bank})
     return old if samples == old.config.samples else _grown(old, samples)
 
@@ -49,14 +47,6 @@ def _grown(old: DatasetInfo, samples: int) -> DatasetInfo:
     grown = (*old.grown, old.config.samples)
     shards = Plan(samples, old.config.shard_samples, grown).shards
     return _larger(old, samples).model_copy(update={"grown": grown, "shards": shards})
-
-
-def _opens(store: Store, info: DatasetInfo) -> bool:
-    try:
-        bank_of(store, info)
-    except InputError:
-        return False
-    return True
 
 
 def _totals(info: DatasetInfo) -> tuple[int, ...]:
@@ -112,16 +102,8 @@ def _is_new(store: Store) -> bool:
     """Whether nothing is there yet; InputError when something else lies where a dataset would be made."""
     if store.exists(INFO):
         return False
-    held = next(store.entries(), None) if store.folder is None else _anything(store)
-    if held and not store.exists(INFO):  # not made just now by another job of the same array
-        raise InputError(f"{store.url} exists and is not a dataset; choose an empty or new folder for --out")
-    return not held
-
-
-def _anything(store: Store) -> object:
-    folder = store.folder
-    if folder is not None and folder.exists() and not folder.is_dir():
-        return folder
-    if folder is None or not folder.is_dir():
-        return None
-    return next((path for path in folder.iterdir() if not _INFO_ASIDE.fullmatch(path.name)), None)
+    if store.is_free():
+        return True
+    if store.exists(INFO):  # made just now by another job of the same array
+        return False
+    raise InputError(f"{store.url} exists and is not a dataset; choose an empty or new folder for --out")

@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pipeline.status import failed_shards
 from pipeline.store import Store
 from workers.attempt import ShardJob
 from workers.failure import Failure
-
-_RECORD = re.compile(r"failures/(\d{6,})\.json")
 
 
 def failure_name(shard: int) -> str:
@@ -24,8 +22,7 @@ def failure_name(shard: int) -> str:
 
 def quarantined(store: Store) -> set[int]:
     """Shards that an earlier run gave up."""
-    matches = (_RECORD.fullmatch(entry.key) for entry in store.entries("failures"))
-    return {int(match[1]) for match in matches if match}
+    return set(failed_shards(store))
 
 
 def put_aside(store: Store, job: ShardJob, failures: Sequence[Failure], run: str, retry: str) -> None:

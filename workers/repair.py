@@ -27,17 +27,18 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 
-from pipeline.catalog import DatasetInfo, bank_of, compact, recipe_digest
+from pipeline.catalog import bank_of, compact
+from pipeline.description import INFO, DatasetInfo, recipe_digest
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import writing_to
-from pipeline.manifest import Part, committed_shards, open_whole, part_name, read_part, shard_name
+from pipeline.manifest import WHOLE, Part, committed_shards, open_whole, part_name, read_part, shard_name
 from pipeline.progress import Progress
 from pipeline.shard import array_crc32c
 from pipeline.spec import draw_sample
 from pipeline.store import Store
 from pipeline.synthesis import render
 from workers.checks import check_shard, layout_of
-from workers.findings import INFO, WHOLE, Finding
+from workers.findings import Finding
 from workers.generate import job_for
 from workers.replay import device_of, other_software
 from workers.shard_files import Healthy, metadata_findings, rewrite_metadata

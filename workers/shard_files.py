@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -29,6 +29,7 @@ from pipeline.shard import (
     array_crc32c,
     array_metadata,
     chunk_edge,
+    chunk_lengths,
     crc32c,
     decode_sample,
     group_metadata,
@@ -142,7 +143,7 @@ def _object_findings(store: Store, part: Part, name: str, check: _ObjectCheck) -
         if size != recorded.size:
             wrong = [f"holds {size:,} bytes, {recorded.size:,} were written"]
         else:
-            with _opened(store, file) as stream:
+            with store.open(file) as stream:
                 wrong = check.faults(stream, recorded)
     except OSError as error:
         return [unreadable(part.shard, file, error)]
@@ -224,12 +225,8 @@ def _chunks_in(data: bytes, offset: int, count: int) -> list[tuple[int, int]]:
     """(offset, length) of the chunks of a sample, which lies at `offset`."""
     if count == 1:
         return [(offset, len(data))]
-    found, at = [], 0
-    for _ in range(count):
-        length = int.from_bytes(data[at + 12 : at + 16], "little") + CRC_BYTES  # blosc header: compressed size
-        found.append((offset + at, length))
-        at += length
-    return found
+    lengths = chunk_lengths(data, count)
+    return list(zip(accumulate(lengths[:-1], initial=offset), lengths, strict=True))
 
 
 def _index_faults(data: bytes, chunks: npt.NDArray[np.uint64], damaged: bool) -> list[str]:
@@ -244,25 +241,3 @@ def _index_faults(data: bytes, chunks: npt.NDArray[np.uint64], damaged: bool) ->
     if damaged:
         return []
     return [f"chunk {k}: the index at its end has another range than the manifest" for k in np.flatnonzero(~same)]
-
-
-def _opened(store: Store, key: str) -> BinaryIO:
-    """An object for reading from its first byte on, in few requests."""
-    return store.open(key) if store.folder is not None else io.BufferedReader(_Ranges(store, key), _AT_ONCE)
-
-
-class _Ranges(io.RawIOBase):
-    """An object of an object store, a range at a time."""
-
-    def __init__(self, store: Store, key: str) -> None:
-        self._store, self._key, self._at = store, key, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        data = self._store.read_range(self._key, self._at, len(view))
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)

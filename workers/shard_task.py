@@ -13,8 +13,8 @@ import torch
 
 from pipeline import __version__
 from pipeline.bank import Bank
-from pipeline.catalog import recipe_digest
 from pipeline.config import GenerateConfig
+from pipeline.description import recipe_digest
 from pipeline.errors import InputError
 from pipeline.manifest import Part, sample_id
 from pipeline.measure import measure_sample

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.catalog import DatasetInfo, Home, bank_of, read_info
+from pipeline.catalog import Home, bank_of
+from pipeline.description import DatasetInfo, read_info
 from pipeline.errors import InputError
 from pipeline.manifest import committed_shards
 from pipeline.progress import size

@@ -10,14 +10,15 @@ from functools import cached_property
 import pyarrow as pa
 
 from pipeline.catalog import Dataset, Home, open_dataset
+from pipeline.description import INFO
 from pipeline.errors import InputError
-from pipeline.manifest import part_name
+from pipeline.manifest import WHOLE, part_name
 from pipeline.progress import Progress
 from pipeline.store import Store
 from pipeline.threads import in_threads
 from pipeline.views import renumbered
 from workers.checks import examine, threads_for
-from workers.findings import INFO, WHOLE, Finding, few
+from workers.findings import Finding, few
 from workers.shard_files import Healthy
 from workers.whole import Said, Whole, open_if_sound, row_differences
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import InputError
-from pipeline.manifest import MOST_PART_ROWS, SCHEMA, ManifestFile, Part, open_whole
+from pipeline.manifest import MOST_PART_ROWS, SCHEMA, WHOLE, ManifestFile, Part, open_whole
 from pipeline.store import Store
-from workers.findings import WHOLE, Finding, Remedy, unreadable
+from workers.findings import Finding, Remedy, unreadable
 
 
 class Said(NamedTuple):

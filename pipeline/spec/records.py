@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config import Settings, Split
+from pipeline.config import Split
 from pipeline.grid import Index3
+from pipeline.settings import Settings
 from pipeline.synthesis.engines._form import EngineForm
 from pipeline.synthesis.engines.registry import ENGINES
 

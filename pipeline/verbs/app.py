@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from pipeline import __version__
 from pipeline.config import GenerateConfig, TrainConfig
@@ -43,6 +45,29 @@ def _on_a_disk(_: Any, given: Any) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Workforce:
+    """Who makes shards; the flags of every verb that does.
+
+    Parameters
+    ----------
+    workers
+        Processes on this machine; with --ray local, CPUs of the Ray cluster that is started.
+    ray
+        Use Ray: local starts a cluster here, auto or an address joins a running one.
+    insecure
+        Also join a Ray cluster that anybody may use without a token.
+    retry_failed
+        Also make shards that an earlier run gave up, see failures/ in the dataset.
+    """
+
+    workers: Annotated[int, Parameter(validator=Number(gte=1))] = 1
+    ray: str | None = None
+    insecure: bool = False
+    retry_failed: bool = False
+
+
+ALONE = Workforce()
 Local = Annotated[Path, Parameter(validator=_on_a_disk)]
 
 

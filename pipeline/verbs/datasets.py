@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
-
 from pipeline.errors import InputError, PhantumorError
-from pipeline.verbs.app import Local, app, ours, print_json, say
+from pipeline.verbs.app import ALONE, Flatten, Local, Workforce, app, ours, print_json, say
 
 
 @app.command
@@ -181,10 +178,7 @@ def convert(
     *,
     store: Literal["full", "delta", "recipe"],
     out: str,
-    workers: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
-    ray: str | None = None,
-    retry_failed: bool = False,
-    insecure: bool = False,
+    who: Annotated[Workforce, Flatten] = ALONE,
     json: bool = False,
 ) -> None:
     """Keep the samples of a dataset in another way: all pixels, differences from the bank, or recipes only.
@@ -199,14 +193,6 @@ def convert(
         full: all pixels; delta: what differs from the bank case; recipe: nothing, made when read.
     out
         The new dataset; run the same command again to resume, or to follow a dataset that has grown.
-    workers
-        Processes on this machine; with --ray local, CPUs of the Ray cluster that is started.
-    ray
-        Use Ray: local starts a cluster here, auto or an address joins a running one.
-    retry_failed
-        Also convert shards that an earlier run gave up, see failures/ in the new dataset.
-    insecure
-        Also join a Ray cluster that anybody may use without a token.
     json
         Print the result as JSON.
     """
@@ -214,7 +200,7 @@ def convert(
     from workers.convert import convert as run
     from workers.execution import How
 
-    summary = run(dataset, out, store, how=How(workers, ray, insecure, retry_failed), log=say)
+    summary = run(dataset, out, store, how=How(**vars(who)), log=say)
     if json:
         print_json(summary.to_json())
     else:

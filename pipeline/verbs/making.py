@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pipeline.config import GenerateConfig, resolve
+from pipeline.config import GenerateConfig
 from pipeline.engine_names import EngineName
 from pipeline.errors import InputError
 from pipeline.presets import PresetSet
-from pipeline.verbs.app import Flatten, Local, app, given, ours, print_json, say
+from pipeline.settings import resolve
+from pipeline.verbs.app import ALONE, Flatten, Local, Workforce, app, given, ours, print_json, say
 
 
 @app.command
@@ -175,12 +176,9 @@ def generate(
     bank: str,
     out: str,
     config: Local | None = None,
-    workers: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
-    ray: str | None = None,
+    who: Annotated[Workforce, Flatten] = ALONE,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     slice: str | None = None,
-    retry_failed: bool = False,
-    insecure: bool = False,
     dry_run: bool = False,
     json: bool = False,
     settings: Annotated[GenerateConfig | None, Flatten] = None,
@@ -197,18 +195,10 @@ def generate(
         The dataset: a new folder, or one to resume.
     config
         YAML file with any of the settings below; flags go before it.
-    workers
-        Processes on this machine; with --ray local, CPUs of the Ray cluster that is started.
-    ray
-        Use Ray: local starts a cluster here, auto or an address joins a running one.
     device
         auto (the GPU where a worker has one), cpu or cuda.
     slice
         K/N: make only every N-th shard from the K-th on, for array jobs; the last job to finish completes the dataset.
-    retry_failed
-        Also make shards that an earlier run gave up, see failures/ in the dataset.
-    insecure
-        Also join a Ray cluster that anybody may use without a token.
     dry_run
         Only say what it would make, how large and how long.
     json
@@ -223,7 +213,7 @@ def generate(
         bank,
         out,
         resolve(GenerateConfig, config, given(settings)),
-        how=How(workers, ray, insecure, retry_failed),
+        how=How(**vars(who)),
         device=device,
         part=Slice.parse(slice),
         dry_run=dry_run,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.config import Settings
+from pipeline.settings import Settings
 
 
 class EngineForm(Settings):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from pipeline.config import Settings
+from pipeline.settings import Settings
 from pipeline.synthesis.engines._form import EngineForm
 from pipeline.synthesis.fields import VALUE_LIMIT, Axes, FieldGrid, Interpolation, root
 from pipeline.synthesis.window import Window

@@ -1,7 +1,7 @@
 """How settings work: frozen groups without unknown keys, read from YAML and command line, explained when wrong.
 
 Precedence: command line, then the YAML file of `--config`, then the defaults. Which settings there are is in
-`pipeline.config`.
+`pipeline.config` and `pipeline.train_config`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _yes_is_no_number(cls, given: Any) -> Any:
-        """YAML reads yes, no, on and off as booleans, which pydantic takes for 1 and 0; no setting is a boolean."""
+        """YAML reads yes, no, on and off as booleans, which pydantic takes for 1 and 0."""
         for name, value in given.items() if isinstance(given, Mapping) else ():
-            if isinstance(value, bool):
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and not (field and field.annotation is bool):
                 raise ValueError(f"{name}: {value} (yes or no) where a value is needed")
         return given
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import AugmentConfig
+from pipeline.train_config import AugmentConfig
 from training.augment import augment, random_crop, step_generator, to_window
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config import NetworkConfig, TrainConfig
 from pipeline.errors import InputError
 from pipeline.settings import resolve
+from pipeline.train_config import NetworkConfig, TrainConfig
 from training.checkpoint import (
     FORMAT,
     Checkpoint,

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import GenerateConfig, TrainConfig
+from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
 from pipeline.settings import Settings, differences, resolve, to_yaml
+from pipeline.train_config import TrainConfig
 
 Model = type[Settings]
 

@@ -12,9 +12,10 @@ import torch
 from pipeline.bank import create_or_open_bank
 from pipeline.case import build_case
 from pipeline.catalog import Dataset, open_dataset
-from pipeline.config import GenerateConfig, TrainConfig
+from pipeline.config import GenerateConfig
 from pipeline.organs import tumor_id
 from pipeline.phantom import make_phantom
+from pipeline.train_config import TrainConfig
 from training.checkpoint import load_for_inference
 from training.metrics import dice
 from training.network import ClassTable, build_network

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import NetworkConfig
 from pipeline.errors import InputError
+from pipeline.train_config import NetworkConfig
 from training.network import ClassTable, build_network, check_shape, nearest_valid_shape, resolve_device
 
 TINY = NetworkConfig(channels=(2, 4), strides=(2,))

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pipeline.config import NetworkConfig, TrainConfig
 from pipeline.errors import InputError
 from pipeline.image import Volume
+from pipeline.train_config import NetworkConfig, TrainConfig
 from tests.datasets import make_dataset
 from training.checkpoint import Checkpoint, RunMeta, save_checkpoint
 from training.network import ClassTable, build_network

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from pipeline.catalog import Dataset
-from pipeline.config import AugmentConfig, NetworkConfig, TrainConfig
 from pipeline.errors import InputError, PhantumorError
 from pipeline.settings import resolve
+from pipeline.train_config import AugmentConfig, NetworkConfig, TrainConfig
 from tests.datasets import make_dataset, with_manifest
 from training.augment import augment
 from training.checkpoint import read_checkpoint

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config import AugmentConfig
+from pipeline.train_config import AugmentConfig
 
 Shape3 = tuple[int, int, int]
 DEFAULT_CENTER_HU = 37.5  # centre of the default window (-175, 250)

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from pipeline.config import TrainConfig
 from pipeline.errors import InputError
 from pipeline.files import replace_file
 from pipeline.settings import to_yaml
+from pipeline.train_config import TrainConfig
 from training.network import ClassTable, Shape3, build_network
 
 FORMAT = "phantumor checkpoint"

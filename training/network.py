@@ -14,12 +14,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pipeline.config import NetworkConfig
 from pipeline.errors import InputError
 from pipeline.organs import BACKGROUND, is_tumor
+from pipeline.train_config import NetworkConfig
 
 Shape3 = tuple[int, int, int]
 _NO_CHANNEL = -1
+UNET_CHANNELS = (16, 32, 64, 128)
+
+
+def _strides(config: NetworkConfig) -> tuple[int, ...]:
+    return config.strides or (2,) * (len(config.channels or UNET_CHANNELS) - 1)
 
 
 def build_network(config: NetworkConfig, n_classes: int, seed: int = 0) -> torch.nn.Module:
@@ -33,9 +38,9 @@ def build_network(config: NetworkConfig, n_classes: int, seed: int = 0) -> torch
             spatial_dims=3,
             in_channels=1,
             out_channels=n_classes,
-            channels=config.channels,
-            strides=config.strides,
-            num_res_units=config.res_units,
+            channels=config.channels or UNET_CHANNELS,
+            strides=_strides(config),
+            num_res_units=config.res_units or 0,
         )
     return network
 
@@ -99,7 +104,7 @@ def check_shape(shape: Shape3, limit: Shape3, config: NetworkConfig, what: str) 
     Every edge must be a multiple of the product of strides, and the deepest level must hold two voxels or more:
     instance normalisation has no spread over one. The shape that is proposed fits into `limit`.
     """
-    factor = math.prod(config.strides)
+    factor = math.prod(_strides(config))
     if all(edge % factor == 0 for edge in shape) and math.prod(shape) > factor**3:
         return
     nearest = nearest_valid_shape(shape, limit, factor)
@@ -109,8 +114,8 @@ def check_shape(shape: Shape3, limit: Shape3, config: NetworkConfig, what: str) 
         else f"No valid shape fits into {limit}: use fewer levels or smaller strides"
     )
     raise InputError(
-        f"{what} {shape} does not fit the network with strides {config.strides}: each edge must be a multiple of their "
-        f"product {factor}, and at least one a larger one. {remedy}"
+        f"{what} {shape} does not fit the network with strides {_strides(config)}: each edge must be a multiple of "
+        f"their product {factor}, and at least one a larger one. {remedy}"
     )
 
 

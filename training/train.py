@@ -16,11 +16,11 @@ from monai.losses import DiceCELoss
 from torch import Tensor
 
 from pipeline.catalog import Dataset, open_dataset
-from pipeline.config import TrainConfig
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import writing_to
 from pipeline.settings import differences
 from pipeline.store import Location
+from pipeline.train_config import TrainConfig
 from pipeline.versions import software
 from training.augment import augment, random_crop, step_generator, to_window
 from training.checkpoint import (

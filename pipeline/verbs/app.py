@@ -14,8 +14,9 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from pipeline import __version__
-from pipeline.config import GenerateConfig, TrainConfig
+from pipeline.config import GenerateConfig
 from pipeline.errors import PhantumorError
+from pipeline.train_config import TrainConfig
 
 _ROOT = Path(__file__).resolve().parents[2]
 _HELP = """Label-free tumor segmentation: put synthetic tumors into healthy CT, stream-train on them, find real ones.

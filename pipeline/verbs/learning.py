@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pipeline.config import TrainConfig
 from pipeline.errors import InputError
 from pipeline.settings import resolve
+from pipeline.train_config import TrainConfig
 from pipeline.verbs.app import Flatten, Local, app, given, ours, print_json, say
 
 

@@ -1,0 +1,181 @@
+"""The settings of a training: network, loss, augmentation, data and schedule; validated on construction."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config import Count, Range, Seed, Shape, Share, Weight
+from pipeline.settings import Settings
+
+NetworkName = Literal["unet", "segresnet", "dynunet", "swinunetr", "mednext"]
+Factor = Annotated[float, Field(gt=0)]
+
+
+class NetworkConfig(Settings):
+    """A MONAI network by name. What is not given is the network's own default."""
+
+    name: NetworkName = "unet"
+    channels: Annotated[tuple[Count, ...], Field(min_length=2)] | None = None
+    """Feature maps of each level, of unet (16 32 64 128) and dynunet (32 64 128 256 320); the first of the others."""
+    strides: tuple[Count, ...] | None = None
+    """Down-sampling between levels, one less than channels; of unet and dynunet."""
+    res_units: Annotated[int, Field(ge=0)] | None = None
+    """Residual units of each level of unet."""
+    deep_supervision: bool = False
+    """Train the coarser levels of the decoder as well; dynunet, segresnet and mednext have that."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of MONAI's class, e.g. --network.options.dropout_prob 0.1."""
+
+    @model_validator(mode="after")
+    def _one_stride_between_levels(self) -> Self:
+        if self.channels and self.strides and len(self.strides) != len(self.channels) - 1:
+            raise ValueError(
+                f"{len(self.channels)} channel levels need {len(self.channels) - 1} strides, got {len(self.strides)}"
+            )
+        return self
+
+
+class LossConfig(Settings):
+    """Loss of a region (overlap) plus loss of voxels, each class alike unless weighted."""
+
+    region: Literal["dice", "tversky", "none"] = "dice"
+    """Overlap, background left out."""
+    voxel: Literal["ce", "focal", "none"] = "ce"
+    """Mean over voxels, background included."""
+    region_weight: Weight = 1.0
+    voxel_weight: Weight = 1.0
+    class_weights: dict[str, Weight] = Field(default_factory=dict)
+    """Weight of a class by its name, 1 for the others, e.g. --loss.class-weights.liver_tumor 3."""
+    tversky_alpha: Share = 0.3
+    """What a false positive costs."""
+    tversky_beta: Share = 0.7
+    """What a false negative costs."""
+    focal_gamma: Weight = 2.0
+    batch: bool = False
+    """Overlap over the whole batch of a process instead of each sample."""
+
+    @model_validator(mode="after")
+    def _there_is_a_loss(self) -> Self:
+        parts = ((self.region, self.region_weight), (self.voxel, self.voxel_weight))
+        if not any(name != "none" and weight > 0 for name, weight in parts):
+            raise ValueError("region and voxel are both off: nothing would be learnt")
+        return self
+
+
+class AugmentConfig(Settings):
+    """Augmentation of training batches, drawn per sample, on the device. Intensities in HU.
+
+    Shares are chances of a sample to be changed so; `scale`, `shift_hu` and `noise_hu` change every sample.
+    """
+
+    flip: Share = 0.5
+    """Chance of a flip, for each axis."""
+    rotate_share: Share = 0.2
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 15.0
+    """Angle about each axis ± U(0, this)."""
+    zoom_share: Share = 0.2
+    zoom: Range = (0.85, 1.2)
+    """Magnification, log-uniform between the two ends."""
+    elastic_share: Share = 0.0
+    elastic_vox: Weight = 3.0
+    """SD of the displacement, in voxels."""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Contrast factor 1 ± U(0, this) about the window's centre."""
+    shift_hu: Weight = 15.0
+    """Offset ± U(0, this)."""
+    gamma_share: Share = 0.15
+    gamma: Range = (0.75, 1.4)
+    """Exponent of the grey values inside the window, log-uniform between the two ends."""
+    noise_hu: Weight = 5.0
+    """SD of added white noise, U(0, this)."""
+    blur_share: Share = 0.1
+    blur_vox: Range = (0.5, 1.0)
+    """SD of a Gaussian blur, in voxels."""
+    low_resolution_share: Share = 0.1
+    low_resolution: Range = (0.5, 1.0)
+    """Resolution of the simulated coarser scan, relative to the patch's."""
+
+    @model_validator(mode="after")
+    def _factors_are_positive(self) -> Self:
+        for name in ("zoom", "gamma", "low_resolution"):
+            if getattr(self, name)[0] <= 0:
+                raise ValueError(f"{name} {getattr(self, name)}: must be more than 0")
+        if self.low_resolution[1] > 1:
+            raise ValueError(f"low_resolution {self.low_resolution}: at most 1, the resolution of the patch")
+        if self.blur_vox[0] < 0:
+            raise ValueError(f"blur_vox {self.blur_vox}: an SD is not negative")
+        return self
+
+
+class TrainConfig(Settings):
+    """Everything that decides a training, apart from the datasets."""
+
+    steps: Count = 2000
+    batch_size: Count = 2
+    """Samples of a step, in each process."""
+    accumulate: Count = 1
+    """Batches whose gradients are added up for one step."""
+    lr: Factor = 1e-3
+    """Peak learning rate of AdamW, after a linear warm-up."""
+    schedule: Literal["cosine", "poly"] = "cosine"
+    """How the rate falls to 0 after the warm-up: half a cosine, or (1 - done)^0.9 as in nnU-Net."""
+    weight_decay: Weight = 1e-5
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    clip_norm: Factor = 12.0
+    """Largest norm of the gradient."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of a moving average of the weights, which is then validated and used, e.g. 0.999; 0: none."""
+    seed: Seed = 0
+    window: Range = (-175.0, 250.0)
+    """HU that become -1 and 1."""
+    crop_shape: Shape | None = None
+    """Train on random crops of this many voxels; default: the whole patch."""
+    crop_tumor_share: Share = 0.67
+    """Share of crops centred on a tumor, where the sample has one."""
+    where: str | None = None
+    """Train on the samples that fulfil this only, e.g. "n_tumors > 0", as `phantumor inspect --where`."""
+    sample_weights: dict[str, Weight] = Field(default_factory=dict)
+    """How much more often samples that fulfil a condition come, e.g. '{"diameter_mm < 10": 4}'."""
+    mix: tuple[Factor, ...] | None = None
+    """Shares of several --data; default: by their numbers of samples."""
+    endless: Share = 0.0
+    """Share of samples that are made on the fly from the bank, by the first dataset's recipe, and never repeat."""
+    shuffle: Literal["full", "shard"] = "full"
+    """full: any sample may be next; shard: few shards at a time, read whole, for S3 and spinning disks."""
+    on_broken: Literal["raise", "skip"] = "raise"
+    """Of a sample that cannot be read: stop, or leave it out and count it."""
+    network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """Of the network's arithmetic; auto: bf16 on GPUs that have it, float32 elsewhere."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    channels_last: bool = False
+    """Keep feature maps channels last."""
+    deterministic: bool = False
+    """Only algorithms that give the same result every time, also on a GPU; slower there."""
+    log_every: Count = 20
+    """Steps between log lines."""
+    validate_every: Count = 250
+    """Steps between validations."""
+    validate_samples: Count = 32
+    """Samples of the fixed validation set."""
+    checkpoint_every: Count = 250
+    """Steps between checkpoints."""
+    keep: Count = 1
+    """How many of the last checkpoints stay, beside the best one."""
+    tensorboard: bool = False
+    """Also write TensorBoard logs; needs pip install 'phantumor[tensorboard]'."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """Threads that read and decode samples."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+
+    @model_validator(mode="after")
+    def _window_has_width(self) -> Self:
+        if self.window[0] == self.window[1]:
+            raise ValueError(f"window {self.window} has no width")
+        return self

@@ -36,10 +36,11 @@ from pipeline.case import build_case
 from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import GenerateConfig
 from pipeline.description import DatasetInfo, create_info
-from pipeline.manifest import SCHEMA, WHOLE, Part, sample_id, write_whole_manifest
+from pipeline.manifest import SCHEMA, WHOLE, Part, sample_id
 from pipeline.phantom import make_phantom
 from pipeline.shard import DTYPES, FileDigest, object_path
 from pipeline.store import FolderStore
+from pipeline.whole_manifest import write_whole_manifest
 from workers.generate import generate
 
 SMALL = GenerateConfig(samples=128, patch_shape=(48, 48, 48), organs=("liver", "kidney", "pancreas"))

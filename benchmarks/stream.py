@@ -1,21 +1,30 @@
 """How fast samples stream from shards, beside what bounds it and what people use today.
 
-    python benchmarks/stream.py [--samples 512 --patch 96 --batch 8 --threads 2 --rounds 5 --json FILE]
+    python -m benchmarks.stream [--samples 512 --patch 96 --batch 8 --threads 2 --rounds 5 --bank BANK --json FILE]
 
-Writes a temporary dataset of CT-like noise with our shard writer, then times every reader once per round, one after
-another, on a warm page cache and in the same shuffled order. Printed are medians over the rounds: samples per second
-with the ratio to memcpy and to raw decoding, and CPU milliseconds per sample with the ratio to raw decoding. Where
-others use the machine, times mean nothing by themselves, ratios within one run something, CPU time the most.
+The peers are optional: a row is left out, with a line that says so, where one is not installed. They want an older
+NumPy than we do, so give them an environment of their own:
+
+    python -m venv peers && peers/bin/pip install -c constraints.txt -e '.[peers]'
+    peers/bin/python -m benchmarks.stream
+
+Generates a dataset from a bank (a phantom without --bank), keeps it as `full` and as `delta`, and hands its samples to
+the peers as raw pixels. Then times every reader once per round, one after another, on a warm page cache, each shuffled.
+Printed are medians over the rounds. Where others use the machine, times mean nothing by themselves; ratios within one
+run mean something, CPU time the most. At last the first batch of a manifest with a million rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,112 +36,81 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 import zarr
-from scipy.ndimage import gaussian_filter
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from pipeline.catalog import Dataset, compact, open_dataset
+from benchmarks.peers import PEERS, WORKERS, Batches, open_peers
+from benchmarks.synthesis import phantom_bank
+from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import GenerateConfig
-from pipeline.description import DatasetInfo, create_info, dataset_classes
-from pipeline.manifest import Part, commit_part, sample_id, shard_name
-from pipeline.shard import DTYPES, ShardWriter, array_crc32c, decode_chunk
-from training.order import epoch_permutation
-from training.reader import split_samples
+from pipeline.description import Source, create_info, recipe_digest
+from pipeline.manifest import SCHEMA, sample_id
+from pipeline.reader import column_names, located
+from pipeline.shard import DTYPES, decode_sample
+from pipeline.store import absolute, open_store
+from pipeline.whole_manifest import write_rows
 from training.stream import ShardStream
+from workers.convert import convert
+from workers.execution import How
+from workers.generate import generate
 
 SEED = 0
 RAM_SAMPLES = 64  # held in memory for the copies: more than a processor's caches
 RING = 5  # reused batch buffers of the memcpy floor, as many as a stream with prefetch 4 uses
-WORKERS = 2  # processes of the torch DataLoaders
-MANIFEST_ROWS = 1_000_000
-NOISE_SD_HU, AIR_SD_HU, IN_PLANE_SIGMA_VOX = 14.0, 7.7, 0.6  # abdominal CT, 1 mm voxels, soft kernel
-ANATOMY_SD_HU, ANATOMY_SIGMA_VOX = 50.0, 6.0  # fat, muscle and organs in turns
+MANIFEST_ROWS = (10_000, 1_000_000)
+OURS, DELTA, ZARR = "ShardStream", "ShardStream, delta", "torch DataLoader, zarr-python"
+MEMCPY, DECODE = "memcpy of RAM arrays into reused buffers, 1 thread", "raw decode (pread, crc32c, blosc), 1 thread"
 
 Arrays = dict[str, npt.NDArray[Any]]
+Reader = Callable[[], int]  # reads all samples once, and tells how many
 
 
 # -- data -------------------------------------------------------------------------------------------------------------
 
 
-class Patches:
-    """Draws CT-like patches: tissue and air with noise correlated in plane, two organs and up to three tumors."""
-
-    def __init__(self, edge: int) -> None:
-        self.edge = edge
-        self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((SEED, edge))))
-        white = self.rng.standard_normal((2 * edge,) * 3, np.float32)
-        self.noise = unit_sd(gaussian_filter(white, (IN_PLANE_SIGMA_VOX, IN_PLANE_SIGMA_VOX, 0)))
-        self.anatomy = unit_sd(gaussian_filter(white, ANATOMY_SIGMA_VOX))
-        self.grid = np.indices((edge,) * 3, dtype=np.float32)
-
-    def draw(self) -> Arrays:
-        edge = self.edge
-        inside = self._ball(self.rng.uniform(0.4, 0.6, 3) * edge, 0.75 * edge)
-        label = np.zeros((edge,) * 3, np.uint8)
-        label[self._ball(self.rng.uniform(0.3, 0.7, 3) * edge, 0.25 * edge)] = 1
-        label[self._ball(self.rng.uniform(0.2, 0.8, 3) * edge, 0.15 * edge)] = 5
-        for _ in range(self.rng.integers(0, 4)):
-            centre = self.rng.uniform(0.3, 0.7, 3) * edge
-            label[self._ball(centre, self.rng.uniform(0.03, 0.12) * edge)] = 2
-        tissue = ANATOMY_SD_HU * self._part(self.anatomy) + np.array([20, 105, 60, 0, 0, 150], np.float32)[label]
-        hu = np.where(inside, tissue, -1000) + self._part(self.noise) * np.where(inside, NOISE_SD_HU, AIR_SD_HU)
-        return {"image": hu.round().astype(np.int16), "label": label}
-
-    def _ball(self, centre: npt.NDArray[np.float64], radius: float) -> npt.NDArray[np.bool_]:
-        x, y, z = ((self.grid[axis] - centre[axis]) ** 2 for axis in range(3))
-        mask: npt.NDArray[np.bool_] = x + y + z < radius**2
-        return mask
-
-    def _part(self, field: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        corner = self.rng.integers(0, self.edge, 3)
-        part = field[tuple(slice(c, c + self.edge) for c in corner)]
-        return part[:: self.rng.choice((-1, 1)), :: self.rng.choice((-1, 1))]
+def make_datasets(folder: Path, asked: argparse.Namespace) -> dict[str, Dataset]:
+    """The same samples in full and as differences."""
+    bank = asked.bank or phantom_bank(folder / "bank").path
+    config = GenerateConfig(samples=asked.samples, seed=SEED, patch_shape=(asked.patch,) * 3, organs=("liver",))
+    how = How(workers=min(2, os.cpu_count() or 1))
+    generate(bank, folder / "full", config, how=how)
+    convert(folder / "full", folder / "delta", "delta", how=how)
+    return {kind: open_dataset(folder / kind) for kind in ("full", "delta")}
 
 
-def unit_sd(field: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return field / field.std()
-
-
-def write_dataset(folder: Path, samples: int, edge: int) -> Dataset:
-    """A complete dataset of one split, written as the generator writes it."""
-    config = GenerateConfig(samples=samples, seed=SEED, patch_shape=(edge,) * 3, organs=("liver", "kidney"))
-    shards = -(-samples // config.shard_samples)
-    info = DatasetInfo(
-        config=config,
-        config_digest=config.digest(),
-        bank="none",
-        bank_fingerprint="0" * 64,
-        spacing_mm=1.0,
-        classes=dataset_classes(config.organs),
-        shards=shards,
-        software={},
+def many_rows(source: Dataset, folder: Path, rows: int) -> Path:
+    """A view of `rows` rows: those of `source` again and again, under other indices and checksums."""
+    store, base = open_store(folder), source.manifest.combine_chunks()
+    digest = recipe_digest(source.info.config)
+    origin = Source(
+        place=absolute(source.store),
+        config_digest=digest,
+        bank_fingerprint=source.info.bank_fingerprint,
+        first_index=0,
+        first_shard=0,
     )
-    (folder / "manifest").mkdir(parents=True)
-    create_info(folder, info)
-    patches = Patches(edge)
-    for shard in range(shards):
-        first = shard * config.shard_samples
-        write_shard(folder, config, shard, range(first, min(first + config.shard_samples, samples)), patches)
-    compact(folder)
-    return open_dataset(folder)
+    config = source.info.config.model_copy(update={"samples": rows})
+    create_info(store, source.info.model_copy(update={"config": config, "sources": (origin,)}))
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((SEED, rows))))
+
+    def tables() -> Iterator[pa.Table]:
+        for first in range(0, rows, 1 << 14):
+            index = np.arange(first, min(rows, first + (1 << 14)))
+            table = base.take(pa.array(index % len(base)))
+            new = {"index": index, "sample_id": [sample_id(k) for k in index.tolist()]}
+            new |= {f"{name}_crc32c": rng.integers(0, 2**32, len(index), np.uint32) for name in DTYPES}
+            for name, values in new.items():
+                at, field = SCHEMA.get_field_index(name), SCHEMA.field(name)
+                table = table.set_column(at, field, pa.array(values, field.type))
+            yield table
+
+    write_rows(store, tables(), lambda: source.parts)
+    return folder
 
 
-def write_shard(folder: Path, config: GenerateConfig, shard: int, indices: range, patches: Patches) -> None:
-    attempt, rows = f"{shard:08x}", []
-    with ShardWriter(folder / shard_name(shard, attempt), len(indices), config.patch_shape) as writer:
-        for row, index in enumerate(indices):
-            arrays = patches.draw()
-            stored = {f"{name}_range": where for name, where in writer.append(arrays).items()}
-            sums = {f"{name}_crc32c": array_crc32c(array) for name, array in arrays.items()}
-            ids = {"sample_id": sample_id(index), "index": index, "split": "train", "shard": shard, "row": row}
-            rows.append(ids | stored | sums)
-        files = writer.finish()
-    commit_part(folder, Part(shard, attempt, tuple(files), config.digest(), {}, "benchmark", {}), rows)
-
-
-# -- readers: each reads all samples once ------------------------------------------------------------------------------
+# -- readers ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -169,16 +147,15 @@ class ZarrSamples(TorchDataset[dict[str, torch.Tensor]]):
 
     def __init__(self, task: Task) -> None:
         self.dataset = task.dataset
-        held = split_samples(task.dataset, "all")
-        self.shard = held.shard
-        self.row = task.dataset.manifest["row"].to_numpy()
+        table = task.dataset.columns(["shard", "row"])
+        self.shard, self.row = table["shard"].to_numpy(), table["row"].to_numpy()
         self.opened: dict[int, Any] | None = None
 
     def arrays(self, index: int) -> Arrays:
         self.opened = {} if self.opened is None else self.opened
         shard = int(self.shard[index])
         if shard not in self.opened:
-            group = zarr.open_group(self.dataset.object_file(shard, "image").parents[5], mode="r")
+            group = zarr.open_group(object_file(self.dataset, shard, "image").parents[5], mode="r")
             self.opened[shard] = {name: group[name] for name in DTYPES}
         return {name: array[int(self.row[index])] for name, array in self.opened[shard].items()}
 
@@ -186,60 +163,81 @@ class ZarrSamples(TorchDataset[dict[str, torch.Tensor]]):
         return {name: torch.from_numpy(array) for name, array in self.arrays(index).items()}
 
 
-def memcpy_reader(task: Task, ram: RamSamples) -> Callable[[], None]:
-    shape = task.dataset.info.patch_shape
+def object_file(dataset: Dataset, shard: int, name: str) -> Path:
+    store, key = dataset.object_key(shard, name)
+    if store.folder is None:
+        raise ValueError(f"{store.url} is no folder")
+    return store.folder / key
+
+
+def memcpy_reader(task: Task, ram: RamSamples) -> Reader:
+    shape = task.dataset.info.config.patch_shape
     ring = [{name: np.empty((task.batch, 1, *shape), dtype) for name, dtype in DTYPES.items()} for _ in range(RING)]
 
-    def read() -> None:
+    def read() -> int:
         for number, indices in enumerate(task.batches()):
             for slot, index in enumerate(indices.tolist()):
                 for name, array in ram.arrays(index).items():
                     np.copyto(ring[number % RING][name][slot, 0], array)
+        return len(task.order)
 
     return read
 
 
-def decode_reader(task: Task) -> Callable[[], None]:
-    """The same chunks, one thread, always into the same two arrays."""
-    held = split_samples(task.dataset, "all")
-    out = {name: np.empty(task.dataset.info.patch_shape, dtype) for name, dtype in DTYPES.items()}
-    opened = lru_cache(maxsize=None)(lambda shard, name: os.open(task.dataset.object_file(shard, name), os.O_RDONLY))
+def decode_reader(task: Task) -> Reader:
+    """The same chunks, one thread, into as many reused arrays as a stream has."""
+    rows = located(task.dataset, task.dataset.columns(column_names(task.dataset)))
+    slots = RING * task.batch
+    out = {name: np.empty((slots, *task.dataset.info.config.patch_shape), dtype) for name, dtype in DTYPES.items()}
+    opened = lru_cache(maxsize=None)(lambda shard, name: os.open(object_file(task.dataset, shard, name), os.O_RDONLY))
 
-    def read() -> None:
-        for index in task.order.tolist():
+    def read() -> int:
+        for number, index in enumerate(task.order.tolist()):
             for name in DTYPES:
-                offset, length = held.ranges[name][index].tolist()
-                decode_chunk(os.pread(opened(int(held.shard[index]), name), length, offset), out[name])
+                offset, length = rows.ranges[name][index].tolist()
+                data = os.pread(opened(int(rows.shard[index]), name), length, offset)
+                decode_sample(data, out[name][number % slots])
+        return len(task.order)
 
     return read
 
 
-def threaded_decode_reader(task: Task) -> Callable[[], None]:
+def threaded_decode_reader(task: Task) -> Reader:
     """Raw decoding shared between threads that need nothing of each other: the bound of a stream with as many."""
     parts = [decode_reader(replace(task, order=task.order[k :: task.threads])) for k in range(task.threads)]
 
-    def read() -> None:
+    def read() -> int:
         threads = [threading.Thread(target=part) for part in parts]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        return len(task.order)
 
     return read
 
 
-def stream_reader(task: Task, **options: Any) -> Callable[[], None]:
-    stream = ShardStream(task.dataset, task.batch, seed=SEED, epochs=1, threads=task.threads, **options)
+def stream_reader(dataset: Dataset, task: Task, **options: Any) -> Reader:
+    stream = ShardStream(dataset, task.batch, split="all", seed=SEED, epochs=1, threads=task.threads, **options)
+    return batch_reader(stream)
 
-    def read() -> None:
-        for batch in stream:
-            look_at(batch)
+
+def batch_reader(batches: Batches) -> Reader:
+    """What a consumer does at least: touch each sample's image and label."""
+
+    def read() -> int:
+        samples = 0
+        for batch in batches:
+            for name in DTYPES:
+                batch[name].flatten(1)[:, 0].sum()
+            samples += len(batch["image"])
+        return samples
 
     return read
 
 
-def loader_reader(task: Task, samples: TorchDataset[dict[str, torch.Tensor]]) -> Callable[[], None]:
-    loader = DataLoader(
+def loader_reader(task: Task, samples: TorchDataset[dict[str, torch.Tensor]]) -> Reader:
+    loader = torch.utils.data.DataLoader(
         samples,
         task.batch,
         sampler=task.order.tolist(),
@@ -248,52 +246,44 @@ def loader_reader(task: Task, samples: TorchDataset[dict[str, torch.Tensor]]) ->
         multiprocessing_context="fork",
         timeout=120,
     )
-
-    def read() -> None:
-        for batch in loader:
-            look_at(batch)
-
-    return read
+    return batch_reader(loader)
 
 
-def zarr_reader(task: Task, samples: ZarrSamples) -> Callable[[], None]:
-    def read() -> None:
+def zarr_reader(task: Task, samples: ZarrSamples) -> Reader:
+    def read() -> int:
         for index in task.order.tolist():
             samples.arrays(index)
+        return len(task.order)
 
     return read
 
 
-def look_at(batch: dict[str, torch.Tensor]) -> None:
-    """What a consumer does at least: touch each sample's image and label."""
-    for name in DTYPES:
-        batch[name].flatten(1)[:, 0].sum()
+def readers(task: Task, delta: Dataset, peers: dict[str, Batches]) -> dict[str, Reader]:
+    """All readers by name. Those with processes come first: their warm-up must fork before there are threads."""
+    ram = RamSamples(task)
+    return {
+        **{name: batch_reader(batches) for name, batches in peers.items()},
+        "torch DataLoader, copies of RAM arrays": loader_reader(task, ram),
+        ZARR: loader_reader(task, ZarrSamples(task)),
+        MEMCPY: memcpy_reader(task, ram),
+        DECODE: decode_reader(task),
+        f"raw decode, {task.threads} threads": threaded_decode_reader(task),
+        OURS: stream_reader(task.dataset, task),
+        f"{OURS}, window to float32": stream_reader(task.dataset, task, window=(-175, 250), dtype=torch.float32),
+        DELTA: stream_reader(delta, task),
+        "zarr-python, sample by sample": zarr_reader(task, ZarrSamples(task)),
+    }
 
 
 # -- timing -----------------------------------------------------------------------------------------------------------
 
 
-def readers(task: Task) -> dict[str, Callable[[], None]]:
-    """All readers by name. Those with processes come first: their warm-up must fork before there are threads."""
-    ram, ours = RamSamples(task), f"ShardStream, {task.threads} threads"
-    return {
-        f"torch DataLoader, {WORKERS} processes, copies of RAM arrays": loader_reader(task, ram),
-        f"torch DataLoader, {WORKERS} processes, zarr-python": loader_reader(task, ZarrSamples(task)),
-        "memcpy of RAM arrays into reused buffers, 1 thread": memcpy_reader(task, ram),
-        "raw decode (pread, crc32c, blosc), 1 thread": decode_reader(task),
-        f"raw decode, {task.threads} threads": threaded_decode_reader(task),
-        ours: stream_reader(task),
-        f"{ours}, window to float32": stream_reader(task, window=(-175, 250), dtype=torch.float32),
-        "zarr-python, sample by sample": zarr_reader(task, ZarrSamples(task)),
-    }
-
-
 @dataclass(frozen=True)
 class Cost:
-    """Of one pass over all samples."""
+    """Of one pass over all samples, in ms a sample."""
 
-    wall_s: float
-    cpu_s: float  # of this process and of the loaders' processes
+    wall_ms: float
+    cpu_ms: float  # of this process and of the loaders' processes
 
 
 def cpu_seconds() -> float:
@@ -305,15 +295,15 @@ def cpu_seconds() -> float:
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def timed(read: Callable[[], None]) -> Cost:
+def timed(read: Reader) -> Cost:
     cpu, began = cpu_seconds(), time.perf_counter()
-    read()
-    return Cost(time.perf_counter() - began, cpu_seconds() - cpu)
+    samples = read()
+    wall = time.perf_counter() - began
+    return Cost(1000 * wall / samples, 1000 * (cpu_seconds() - cpu) / samples)
 
 
-def measure(task: Task, rounds: int) -> dict[str, list[Cost]]:
+def measure(named: dict[str, Reader], rounds: int) -> dict[str, list[Cost]]:
     """The cost of each reader, one figure a round."""
-    named = readers(task)
     for read in named.values():
         read()
     costs: dict[str, list[Cost]] = {name: [] for name in named}
@@ -323,45 +313,92 @@ def measure(task: Task, rounds: int) -> dict[str, list[Cost]]:
     return costs
 
 
-def first_batch_seconds(dataset: Dataset, batch: int) -> float:
-    """From an open dataset of a million rows to its first shuffled batch."""
-    table = dataset.manifest
-    many = table.take(np.arange(MANIFEST_ROWS) % len(table))
-    column = table.schema.get_field_index("index")
-    many = many.set_column(column, table.schema.field("index"), [np.arange(MANIFEST_ROWS)])
-    large = replace(dataset, manifest=many)
-    return timed(lambda: look_at(next(iter(ShardStream(large, batch, seed=SEED))))).wall_s
+def report(costs: dict[str, list[Cost]], sample_mb: float) -> list[dict[str, Any]]:
+    """Medians over the rounds, fastest first; ratios are medians of the ratios within a round."""
+    rows = []
+    for name, own in costs.items():
+        wall = statistics.median(cost.wall_ms for cost in own)
+        rows.append(
+            {
+                "reader": name,
+                "samples_per_s": round(1000 / wall, 1),
+                "raw_mb_per_s": round(1000 * sample_mb / wall),
+                "cpu_ms": round(statistics.median(cost.cpu_ms for cost in own), 2),
+                "of_memcpy": ratio(own, costs[MEMCPY]),
+                "of_raw_decode": ratio(own, costs[DECODE]),
+                "stream_is_faster": ratio(costs[OURS], own),
+                "stream_cpu_less": ratio(costs[OURS], own, "cpu_ms"),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["samples_per_s"])
 
 
-def report(costs: dict[str, list[Cost]], samples: int, sample_mb: float) -> list[dict[str, Any]]:
-    """Medians over the rounds, fastest first."""
-    wall = {name: statistics.median(cost.wall_s for cost in of) / samples for name, of in costs.items()}
-    cpu = {name: statistics.median(cost.cpu_s for cost in of) / samples for name, of in costs.items()}
-    memcpy = next(name for name in costs if name.startswith("memcpy"))
-    decode = next(name for name in costs if name.startswith("raw decode ("))
-    return [
-        {
-            "reader": name,
-            "samples_per_s": round(1 / seconds, 1),
-            "lowest": round(samples / max(cost.wall_s for cost in costs[name]), 1),
-            "highest": round(samples / min(cost.wall_s for cost in costs[name]), 1),
-            "raw_mb_per_s": round(sample_mb / seconds),
-            "of_memcpy": round(wall[memcpy] / seconds, 2),
-            "of_raw_decode": round(wall[decode] / seconds, 2),
-            "cpu_ms_per_sample": round(1000 * cpu[name], 2),
-            "cpu_of_raw_decode": round(cpu[name] / cpu[decode], 2),
-        }
-        for name, seconds in sorted(wall.items(), key=lambda item: item[1])
-    ]
+def ratio(own: list[Cost], other: list[Cost], of: str = "wall_ms") -> float:
+    """How many times as fast `own` is as `other`."""
+    return round(statistics.median(getattr(b, of) / getattr(a, of) for a, b in zip(own, other, strict=True)), 2)
+
+
+# -- the first batch --------------------------------------------------------------------------------------------------
+
+
+def resident_mb(which: str = "VmRSS") -> float:
+    """Resident memory of this process, or its highest (VmHWM; that of getrusage counts what started it as well)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(which)).split()[1]) / 1e3
+
+
+def first_batch(small: str, large: str, batch: int) -> None:
+    """In a process of its own: seconds to the first shuffled batch of a dataset, and MB that the stream then holds."""
+    kept = [next(iter(ShardStream(small, batch, split="all", seed=SEED)))]  # what every stream needs once
+    gc.collect()
+    before, began = resident_mb(), time.perf_counter()
+    dataset = open_dataset(large)
+    opened = time.perf_counter() - began
+    stream = ShardStream(dataset, batch, split="all", seed=SEED)
+    kept.append(next(iter(stream)))
+    seconds = time.perf_counter() - began
+    gc.collect()
+    figures = {"rows": dataset.rows, "open_s": opened, "first_batch_s": seconds}
+    print(json.dumps(figures | {"held_mb": resident_mb() - before, "peak_mb": resident_mb("VmHWM") - before}))
+
+
+def first_batches(datasets: dict[str, Dataset], folder: Path, asked: argparse.Namespace) -> list[dict[str, float]]:
+    """Of manifests with few and with many rows, the median of the rounds each."""
+    places = [many_rows(datasets["full"], folder / f"rows-{rows}", rows) for rows in MANIFEST_ROWS]
+    medians = []
+    for place in places:
+        command = [sys.executable, "-m", "benchmarks.stream", "--first", datasets["full"].path, str(place)]
+        found = [
+            json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+            for _ in range(asked.rounds)
+        ]
+        medians.append({key: round(statistics.median(f[key] for f in found), 3) for key in found[0]})
+    return medians
+
+
+# -- output -----------------------------------------------------------------------------------------------------------
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    heads = ("samples/s", "lowest", "highest", "raw MB/s", "/ memcpy", "/ decode", "CPU ms", "/ decode")
+    heads = ("samples/s", "raw MB/s", "CPU ms", "/ memcpy", "/ decode", "stream x", "CPU x")
     width = max(len(row["reader"]) for row in rows)
     print(f"{'reader':{width}}", *(f"{head:>10}" for head in heads))
     for row in rows:
         name, *figures = row.values()
         print(f"{name:{width}}", *(f"{figure:>10}" for figure in figures))
+
+
+def print_targets(costs: dict[str, list[Cost]]) -> None:
+    """What was asked of the stream."""
+    found = {name: (ratio(costs[OURS], costs[name]), ratio(costs[OURS], costs[name], "cpu_ms")) for name in costs}
+    peers = [name for name in PEERS if name in costs]
+    if peers:
+        best = min(peers, key=lambda name: found[name][0])
+        print(f"of the best peer ({best}): {found[best][0]} x in time, {found[best][1]} x in CPU time (asked 4.5)")
+    print(f"of {ZARR}: {found[ZARR][0]} x in time, {found[ZARR][1]} x in CPU time (asked 7)")
+    print(
+        f"delta: {ratio(costs[DELTA], costs[OURS])} of full, in CPU time {ratio(costs[DELTA], costs[OURS], 'cpu_ms')}"
+    )
 
 
 def machine() -> dict[str, Any]:
@@ -374,34 +411,49 @@ def machine() -> dict[str, Any]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Streaming speed beside memcpy, raw decoding, zarr-python, DataLoader")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("samples", 512), ("patch", 96), ("batch", 8), ("threads", 2), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--bank", type=Path, help="a prepared bank; a phantom without")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    parser.add_argument("--first", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
     asked = parse()
     torch.set_num_threads(1)
+    if asked.first:
+        first_batch(*asked.first, asked.batch)
+        return
     before = machine()
-    with tempfile.TemporaryDirectory(prefix="phantumor-stream-") as folder:
-        dataset = write_dataset(Path(folder) / "dataset", asked.samples, asked.patch)
-        stored = sum(file.size for part in dataset.parts.values() for file in part.files)
-        sample_mb = 3 * asked.patch**3 / 1e6
-        task = Task(dataset, epoch_permutation(asked.samples, SEED, 0), asked.batch, asked.threads)
-        rows = report(measure(task, asked.rounds), asked.samples, sample_mb)
-        first = first_batch_seconds(dataset, asked.batch)
-    after = machine()["load"]
-    ratio = asked.samples * sample_mb * 1e6 / stored
-    print(f"{asked.samples} samples of {asked.patch}³, batch {asked.batch}, {asked.rounds} rounds, stored {ratio:.2f}x")
+    with tempfile.TemporaryDirectory(prefix="phantumor-stream-") as scratch:
+        folder = Path(scratch)
+        datasets = make_datasets(folder, asked)
+        full, raw = datasets["full"], 3 * asked.patch**3 * asked.samples
+        stored = {kind: dataset.parts.file_bytes / raw for kind, dataset in datasets.items()}
+        order = np.random.Generator(np.random.PCG64(np.random.SeedSequence(SEED))).permutation(asked.samples)
+        peers, missing = open_peers(folder, lambda: pixels(full), asked.batch)
+        costs = measure(readers(Task(full, order, asked.batch, asked.threads), datasets["delta"], peers), asked.rounds)
+        first = first_batches(datasets, folder, asked)
+    rows, after = report(costs, 3 * asked.patch**3 / 1e6), machine()["load"]
+    print(f"{asked.samples} samples of {asked.patch}³, batch {asked.batch}, {asked.rounds} rounds")
     print(f"{before['cores']} cores, load before {before['load']} and after {after}, {before['versions']}\n")
     print_table(rows)
-    print(f"\nfirst batch from a manifest of {MANIFEST_ROWS:,} rows: {first:.2f} s")
+    print("", *missing, sep="\n")
+    print_targets(costs)
+    print("on disk, of the raw pixels:", ", ".join(f"{kind} {share:.3f}" for kind, share in stored.items()))
+    print("first batch:", *first, sep="\n  ")
     if asked.json:
-        settings = {name: value for name, value in vars(asked).items() if name != "json"}
-        document = {"settings": settings, "machine": before | {"load_after": after}, "readers": rows}
-        asked.json.write_text(json.dumps(document | {"first_batch_s": first, "compression": ratio}, indent=1))
+        settings = {name: str(value) for name, value in vars(asked).items() if name not in ("json", "first")}
+        document = {"settings": settings, "machine": before | {"load_after": after}, "readers": rows, "of_raw": stored}
+        asked.json.write_text(json.dumps(document | {"missing": missing, "first_batch": first}, indent=1))
+
+
+def pixels(dataset: Dataset) -> Iterator[Arrays]:
+    for index in range(dataset.rows):
+        sample = dataset.sample(index)
+        yield {"image": sample.image, "label": sample.label}
 
 
 if __name__ == "__main__":

@@ -12,31 +12,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import math
 import os
 import shutil
-import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.bank_format import CASES, CaseRecord, chunk_file, chunk_key, dtype_of
 from pipeline.errors import InputError
 from pipeline.files import sync_folder, writing_to
+from pipeline.node_cache import LEFT_OVER_S, aside_of, cache_folder, locked, remove_left_overs
 from pipeline.store import Store
 from pipeline.threads import in_threads
 
+__all__ = ["bank_folder", "cache_folder", "fetch_case"]
+
 _ROOM = "Set PHANTUMOR_CACHE to a folder with room for the bank's cases"
-_LEFT_OVER_S = 3600  # nothing happens for so long only in the folder of a copier that was killed
+_LEFT_OVER_S = LEFT_OVER_S
 _whole: set[Path] = set()  # cases that this process has looked at
-
-
-def cache_folder() -> Path:
-    """Where this node keeps copies."""
-    chosen = os.environ.get("PHANTUMOR_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "phantumor"
 
 
 def bank_folder(fingerprint: str) -> Path:
@@ -54,24 +47,13 @@ def fetch_case(bank: Store, record: CaseRecord, folder: Path) -> None:
         return
     copy = folder.parent.parent / CASES / f"{record.case_id}-{_digest(record)}.zarr"
     if not (link.is_dir() and _is_whole(copy, record)):
-        with _locked(copy):
+        with locked(copy.with_name(f".{copy.name}.lock"), _ROOM):
             if not _is_whole(copy, record):  # nobody else copied it while we waited
                 _copy(bank, record, copy)
         with writing_to(folder, _ROOM), contextlib.suppress(FileExistsError):
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(os.path.relpath(copy, link.parent))
     _whole.add(link)
-
-
-@contextlib.contextmanager
-def _locked(copy: Path) -> Iterator[None]:
-    """Wait until no other process of this node copies the case. The lock ends with its process, however that ends."""
-    with contextlib.ExitStack() as held:
-        with writing_to(copy.parent, _ROOM):
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context((copy.parent / f".{copy.name}.lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _digest(record: CaseRecord) -> str:
@@ -93,8 +75,8 @@ def _is_whole(copy: Path, record: CaseRecord) -> bool:
 
 
 def _copy(bank: Store, record: CaseRecord, copy: Path) -> None:
-    """Write aside, then rename. The name aside is our own, as locks do nothing on some shared disks."""
-    aside = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}.tmp")
+    """Write aside, then rename."""
+    aside = aside_of(copy)
     with writing_to(copy.parent, _ROOM):
         _remove_left_overs(copy)
     try:
@@ -108,12 +90,9 @@ def _copy(bank: Store, record: CaseRecord, copy: Path) -> None:
 
 def _remove_left_overs(copy: Path) -> None:
     """What killed processes left, and a copy that is not whole any more."""
-    for aside in copy.parent.glob(f".{copy.name}.*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            if aside.stat().st_mtime < time.time() - _LEFT_OVER_S:
-                shutil.rmtree(aside)
+    remove_left_overs(copy.parent, f".{copy.name}.*.tmp", _LEFT_OVER_S)
     if copy.exists():
-        broken = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}.tmp")
+        broken = aside_of(copy)
         copy.rename(broken)
         shutil.rmtree(broken)
 

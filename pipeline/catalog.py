@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.delta import healthy_image
-from pipeline.description import MOST_VOXELS, DatasetInfo, Source, read_info, recipe_digest
+from pipeline.description import INFO, MOST_VOXELS, DatasetInfo, Source, read_info, recipe_digest
 from pipeline.errors import InputError, PhantumorError
 from pipeline.grid import Index3, index3
 from pipeline.manifest import (
@@ -33,11 +33,11 @@ from pipeline.manifest import (
     open_whole,
     read_part,
     shard_name,
-    write_whole_manifest,
 )
 from pipeline.shard import object_path
 from pipeline.store import Location, Store, open_store, store_at
 from pipeline.threads import in_threads
+from pipeline.whole_manifest import write_whole_manifest
 
 if TYPE_CHECKING:
     from pipeline.bank import Bank
@@ -215,13 +215,20 @@ def bank_of(store: Store, info: DatasetInfo) -> Bank:
     try:
         bank = open_bank(place)
     except InputError as error:
-        raise InputError(f"{store.url}: its bank is needed here, but: {error}") from error
+        raise InputError(f"{store.url}: its bank is needed here, but: {error}. {_NEW_PLACE}") from error
     if bank.fingerprint != info.bank_fingerprint:
         raise InputError(
             f"{store.url} was made from another state of the bank {place.url}: fingerprint "
-            f"{info.bank_fingerprint[:12]} then, {bank.fingerprint[:12]} now. Restore the bank's cases"
+            f"{info.bank_fingerprint[:12]} then, {bank.fingerprint[:12]} now: its cases changed, or another bank lies "
+            f"there. Restore the cases of then. {_NEW_PLACE}"
         )
     return bank
+
+
+_NEW_PLACE = (
+    "If the bank was moved: run the dataset's `phantumor generate` command with --bank NEWPLACE, or write the new "
+    f"place into `bank` of {INFO}"
+)
 
 
 def has_bank(store: Store, info: DatasetInfo) -> bool:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import PhantumorError
 from pipeline.settings import explain
-from pipeline.verbs import datasets, learning, making  # noqa: F401  (registers the verbs)
+from pipeline.verbs import copies, datasets, learning, making  # noqa: F401  (registers the verbs)
 from pipeline.verbs.app import app
 
 

@@ -132,9 +132,13 @@ def create_info(store: Store, info: DatasetInfo) -> None:
 
 def check_same(store: Store, old: DatasetInfo, info: DatasetInfo) -> None:
     """InputError when the dataset there was made with other settings or another bank than `info`."""
-    compared = ("config", "bank_fingerprint")
-    before, now = ({k: d.model_dump(mode="json")[k] for k in compared} for d in (old, info))
+    before, now = ({"config": d.config.model_dump(mode="json")} for d in (old, info))
     changed = differences(before, now)
+    if old.bank_fingerprint != info.bank_fingerprint:
+        changed.append(
+            f"the bank is another one, or its cases changed (fingerprint {old.bank_fingerprint[:12]} -> "
+            f"{info.bank_fingerprint[:12]}; a bank that was only moved keeps its own)"
+        )
     if changed:
         raise InputError(
             f"{store.url} already holds a dataset made with other settings: {'; '.join(changed)}. "

@@ -24,27 +24,53 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+class Replacement:
+    """A file in the making that takes the place of `path` when it is finished, in one step."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        self._file = self._aside.open("wb")
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def finish(self) -> None:
+        self._settle().replace(self._path)
+        sync_folder(self._path.parent)
+
+    def _settle(self) -> Path:
+        """Make what was written durable; where it lies."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._aside
+
+    def abandon(self) -> None:
+        """Remove what was written, unless it is finished."""
+        with contextlib.suppress(OSError):  # a full disk refuses the last flush as well
+            self._file.close()
+        self._aside.unlink(missing_ok=True)
+
+
 def _write_aside(path: Path, data: bytes) -> Path:
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    file = Replacement(path)
     try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        file.write(data)
+        return file._settle()
     except BaseException:
-        aside.unlink(missing_ok=True)
+        file.abandon()
         raise
-    return aside
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write `data` to `path`, replacing an older file in one step."""
-    aside = _write_aside(path, data)
+    file = Replacement(path)
     try:
-        aside.replace(path)
+        file.write(data)
+        file.finish()
     finally:
-        aside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        file.abandon()
 
 
 def create_file(path: Path, data: bytes) -> bool:

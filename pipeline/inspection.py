@@ -144,6 +144,8 @@ def _disk_line(summary: Mapping[str, Any]) -> str:
     if summary["store"] == "recipe":
         return "store recipe: no pixels, samples are made when they are read"
     per_sample = size(summary["stored_bytes"] / max(1, summary["samples"]))
+    if summary["where"]:
+        return f"store {summary['store']}: {size(summary['stored_bytes'])} of these samples, {per_sample} a sample"
     held = f"{size(summary['disk_bytes'])} in {summary['shards']['committed']} shards"
     return f"store {summary['store']}: {held}{' of the sources' if summary['sources'] else ''}, {per_sample} a sample"
 
@@ -209,6 +211,15 @@ def describe_sample(document: Mapping[str, Any]) -> list[str]:
 
 def _vessel(distance_mm: float | None) -> str:
     return "no vessels known" if distance_mm is None else f"{distance_mm:.0f} mm to a vessel"
+
+
+def write_sample_figure(sample: Sample, folder: Path) -> list[Path]:
+    """A picture of one sample, as a PNG file."""
+    from pipeline.figures import grid_figure, save_png
+
+    with writing_to(folder, "Choose another --figures"):
+        folder.mkdir(parents=True, exist_ok=True)
+        return [save_png(grid_figure([_picture(sample)], columns=1), folder / f"{sample.row['sample_id']}.png")]
 
 
 def write_figures(dataset: Dataset, folder: Path, where: str | None = None) -> list[Path]:

@@ -10,8 +10,7 @@ import contextlib
 import io
 import json
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -26,7 +25,7 @@ __all__ = ["Part", "Parts"]  # beside what is defined here
 SCHEMA_VERSION = 3
 WHOLE = "manifest.parquet"
 _PART_KEY = b"phantumor.part"
-_PARTS_KEY = b"phantumor.parts"
+PARTS_KEY = b"phantumor.parts"
 _VERSION_KEY = b"phantumor.manifest_version"
 _RANGE = pa.list_(pa.int64(), 2)
 _VOXEL = pa.list_(pa.int32(), 3)
@@ -161,10 +160,19 @@ class ManifestFile:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
-        with _Unreadable(self._where, self._remedy), self._source() as source:
+        with _Unreadable(self._where, self._remedy), contextlib.ExitStack() as stack:
+            source = stack.enter_context(self._source())
             if self._footer is not None and self._store.version(self._key) != self._version:
-                raise InputError(f"{self._where}: written anew since the dataset was opened; open it again")
+                self._go_on_with_new()
+                source = stack.enter_context(self._source())
             yield pq.ParquetFile(source, metadata=self._footer, page_checksum_verification=True)
+
+    def _go_on_with_new(self) -> None:
+        """The file was written anew since it was opened: fine if it only holds more, which is left out."""
+        new = ManifestFile(self._store, self._key, self._remedy)
+        if new.rows < self.rows or not new.parts().begin_with(self.parts()):
+            raise InputError(f"{self._where}: written anew since the dataset was opened; open it again")
+        self._footer, self._version = new._footer, new._version
 
     def _source(self) -> Any:
         if self._key != WHOLE:
@@ -209,14 +217,19 @@ class ManifestFile:
     def batches(self, rows: int = 4096) -> Iterator[pa.Table]:
         """All rows with all columns, a few at a time, for a file that is larger than the memory."""
         with self._opened() as file:
+            left = self.rows
             for batch in file.iter_batches(rows, use_threads=self._threads):
-                yield pa.Table.from_batches([batch]).replace_schema_metadata(SCHEMA.metadata)
+                if left <= 0:
+                    return
+                yield pa.Table.from_batches([batch[:left]]).replace_schema_metadata(SCHEMA.metadata)
+                left -= batch.num_rows
 
     def columns(self, names: Sequence[str] | None = None) -> pa.Table:
         """All rows; all columns, or these. A field of `tumors` is named `tumors.kind`."""
         inside = None if names is None else [_leaf(name) for name in names]
         with self._opened() as file:
-            return file.read(inside, use_threads=self._threads).replace_schema_metadata(SCHEMA.metadata)
+            table = file.read(inside, use_threads=self._threads)
+            return table[: self.rows].replace_schema_metadata(SCHEMA.metadata)
 
     def row(self, number: int) -> dict[str, Any]:
         """One row, without reading the others' pages beyond its row group."""
@@ -236,7 +249,7 @@ class ManifestFile:
 
     def parts(self) -> Parts:
         """What the whole manifest says of its shards, by shard."""
-        return self._parsed(Parts.unpack, self._metadata(_PARTS_KEY, bytes))
+        return self._parsed(Parts.unpack, self._metadata(PARTS_KEY, bytes))
 
     def _metadata(self, key: bytes, read: Callable[[bytes], Any]) -> Any:
         try:
@@ -291,42 +304,3 @@ def open_part(dataset: Store, shard: int, data: bytes | None = None) -> Manifest
 def open_whole(dataset: Store, view: bool = False) -> ManifestFile:
     """The whole manifest, of a dataset or of a view: all rows in the order they were written, by shard, by row."""
     return ManifestFile(dataset, WHOLE, _REVIEW if view else _REWRITE)
-
-
-def write_whole_manifest(dataset: Store, pieces: Iterable[tuple[Part, pa.Table]]) -> None:
-    """Write `manifest.parquet` from parts in shard order, a row group at a time."""
-    parts: list[Part] = []
-
-    def tables() -> Iterator[pa.Table]:
-        for part, rows in pieces:
-            parts.append(part)
-            yield rows
-
-    write_rows(dataset, tables(), lambda: Parts.of(parts))
-
-
-def write_rows(dataset: Store, tables: Iterable[pa.Table], parts: Callable[[], Parts]) -> None:
-    """Write `manifest.parquet` from tables of rows, a row group at a time; `parts` is asked when they are through."""
-    with tempfile.TemporaryFile() as file:
-        with pq.ParquetWriter(file, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-            for rows in _grouped(tables):
-                writer.write_table(rows, row_group_size=rows.num_rows)
-            writer.add_key_value_metadata({_PARTS_KEY.decode(): parts().pack().decode()})
-        file.seek(0)
-        dataset.replace(WHOLE, file.read())
-
-
-# Of a row group: reading one row decodes one group (13 ms), reading a column of a million rows visits all (50 ms).
-_GROUP_ROWS = 4096
-
-
-def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows in tables of about `_GROUP_ROWS`."""
-    waiting: list[pa.Table] = []
-    for rows in tables:
-        waiting.append(rows)
-        if sum(table.num_rows for table in waiting) >= _GROUP_ROWS:
-            yield pa.concat_tables(waiting).combine_chunks()
-            waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting).combine_chunks()

@@ -139,6 +139,10 @@ class Parts(Mapping[int, Part]):
     def __len__(self) -> int:
         return len(self._place)
 
+    def begin_with(self, others: Parts) -> bool:
+        """Whether the first of these are the others, attempt by attempt."""
+        return bool(self._table[: len(others)].equals(others._table))
+
     @cached_property
     def file_bytes(self) -> int:
         """Bytes of all files."""

@@ -21,7 +21,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store as Client
 
 from pipeline.errors import InputError
-from pipeline.s3_client import BeyondEndError, connect, endpoint_url, explained
+from pipeline.s3_client import BeyondEndError, NoAnswerError, connect, endpoint_url, explained
+from pipeline.s3_pulse import PULSE
 from pipeline.store import Entry, ObjectWriter, checked_key
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ T = TypeVar("T")
 # Before we try again what the client does not: requests that it cannot know to be harmless twice, answers cut short.
 _PAUSES_S = (0.2, 1.0, 5.0)
 _OUTAGE_S = 60.0  # the client has tried for so long itself: the store is away
+_SILENCE_S = 100.0  # another client of this process has tried for as long as one does
 _REMOVE_AT_ONCE = 500
 _READ_AHEAD = 4 << 20  # bytes; few columns of a million rows in 40 requests
 _PART_BYTES = 8 << 20  # of larger objects, parts are sent while the rest is still being made
@@ -65,7 +67,7 @@ class S3Store:
 
     @property
     def _client(self) -> Client:
-        return self._patient if self._answered else self._hasty
+        return self._patient if self._answered and PULSE.silence_s() < _SILENCE_S else self._hasty
 
     def read(self, key: str) -> bytes:
         with self._explained(key):
@@ -115,12 +117,13 @@ class S3Store:
         return created
 
     def _create(self, key: str, data: bytes) -> bool:
+        asked_before = self._answered
         try:
             self._put_new(key, data)
         except (FileNotFoundError, PermissionError):
             raise
         except OSError as error:
-            if not self._answered:
+            if not asked_before:
                 raise
             # Somebody was first, or our own PUT arrived and its answer was lost: then these very bytes are there.
             with contextlib.suppress(FileNotFoundError):
@@ -151,6 +154,9 @@ class S3Store:
 
     def writer(self, key: str) -> ObjectWriter:
         return _Upload(self._client, checked_key(key), partial(self._explained, key))
+
+    def replacement(self, key: str) -> ObjectWriter:
+        return self.writer(key)  # nobody sees an upload before its end
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         yield from self._again(lambda: self._entries(prefix))
@@ -195,14 +201,22 @@ class S3Store:
 
     @contextlib.contextmanager
     def _explained(self, key: str, buffered: bool = False) -> Iterator[None]:
-        """Raise what a disk would raise where the client fails. What is `buffered` may have asked nobody yet."""
-        try:
-            yield
-        except (BaseError, OSError) as error:
-            found = explained(error, self.url, key)
-            self._answered |= isinstance(found, FileNotFoundError | FileExistsError | BeyondEndError)
-            raise found from error
-        self._answered |= not buffered
+        """Raise what a disk would raise where the client fails. What is `buffered` may have asked nobody yet.
+
+        A store that was waited for in vain is not waited for again until it answers: what is to be tidied up then
+        must not take minutes.
+        """
+        with PULSE.request() as request:
+            try:
+                yield
+            except (BaseError, OSError) as error:
+                found = explained(error, self.url, key)
+                request.answered = not isinstance(found, NoAnswerError)
+                self._answered |= isinstance(found, FileNotFoundError | FileExistsError | BeyondEndError)
+                self._answered &= request.answered
+                raise found from error
+            request.answered = not buffered
+            self._answered |= not buffered
 
     def _again(self, work: Callable[[], T]) -> T:
         """Do what is harmless to do twice until it succeeds, a few times, where another try may help."""

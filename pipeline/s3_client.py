@@ -68,6 +68,11 @@ def endpoint_url() -> str:
     return endpoint
 
 
+def endpoint_name() -> str:
+    """The endpoint for people."""
+    return endpoint_url() or "AWS"
+
+
 def _identity() -> dict[str, Any]:
     """Region and credentials; none of the latter where the client finds them by itself."""
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
@@ -90,14 +95,19 @@ class BeyondEndError(OSError):
     """A range begins where the object has ended."""
 
 
+class NoAnswerError(OSError):
+    """The client has tried for as long as it does, and the store said nothing, or only that it cannot now."""
+
+
+_NO_ANSWER = re.compile(r"\bafter \d+ retries\b|kind: (?:Connect|Timeout)\b")  # in the client's account
+
+
 def explained(error: Exception, place: str, key: str) -> Exception:
     """The OSError that a disk would raise where the client raised `error`; an InputError where the setting is wrong."""
     text, where = str(error), f"{place}/{key}"
     bucket = place.removeprefix("s3://").partition("/")[0]
     if "<Code>NoSuchBucket</Code>" in text:
-        return InputError(
-            f"s3://{bucket}: there is no such bucket at {endpoint_url() or 'AWS'}. Make it, or mend the name"
-        )
+        return InputError(f"s3://{bucket}: there is no such bucket at {endpoint_name()}. Make it, or mend the name")
     if _ROLE_SERVER in text:
         return InputError(
             f"{place}: no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; or AWS_PROFILE, with boto3 "
@@ -113,7 +123,8 @@ def explained(error: Exception, place: str, key: str) -> Exception:
         return OSError(errno.ESTALE, "replaced since it was opened; open it again", where)
     if "status code: 416" in text:
         return BeyondEndError(errno.EINVAL, "the range is beyond the object's end", where)
-    return OSError(errno.EIO, _reason(text), where)
+    kind = NoAnswerError if _NO_ANSWER.search(text) else OSError
+    return kind(errno.EIO, _reason(text), where)
 
 
 def _reason(text: str) -> str:
@@ -126,6 +137,8 @@ def _reason(text: str) -> str:
         return f"the object store answers {status[1].strip()}"
     cause = re.search(r'kind: Connect.*?(?:message|error): "(.*?)"', text, re.DOTALL)
     if cause:
-        return f"{endpoint_url() or 'AWS'} cannot be reached: {cause[1]}"
+        return f"{endpoint_name()} cannot be reached: {cause[1]}"
+    if _NO_ANSWER.search(text):
+        return f"{endpoint_name()} {'does not answer' if 'kind: Timeout' in text else 'breaks connections off'}"
     first = next((line.strip() for line in text.splitlines() if line.strip()), "the request failed")
     return first.removeprefix("Generic S3 error: ")[:300]

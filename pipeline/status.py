@@ -7,7 +7,8 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, pairwise
+from statistics import median
 from typing import Any
 
 from pipeline.description import read_info
@@ -15,7 +16,9 @@ from pipeline.manifest import SHARD_FOLDER, commit_times
 from pipeline.progress import duration
 from pipeline.store import Location, Store, open_store
 
-_RECENT_SHARDS = 20
+_RECENT_SHARDS = 20  # or those of the last half hour, where these are more
+_RECENT_S = 1800.0
+_PAUSE_S = 600.0  # or ten times what lies between two commits, where shards take long
 _MOST_RUNNING = 64
 _FAILURE = re.compile(r"failures/(\d{6,})\.json")
 _RUN_FACTS = (
@@ -25,7 +28,7 @@ _RUN_FACTS = (
 
 
 def dataset_status(place: Location) -> dict[str, Any]:
-    """Committed and planned shards and samples, rate over the latest commits, time left; ready for JSON."""
+    """Committed and planned shards and samples, rate of late without pauses, time left; ready for JSON."""
     store = open_store(place)
     info = read_info(store)
     times = commit_times(store)
@@ -34,7 +37,8 @@ def dataset_status(place: Location) -> dict[str, Any]:
     samples = info.plan.samples_in(committed)
     if info.sources:  # a view is whole from the start
         committed, samples = list(range(info.shards)), config.samples
-    rate = _recent_rate(sorted(times.values()), config.shard_samples)
+    rate, pause_s = _recent_rate(sorted(times.values()), config.shard_samples)
+    idle_s = max(0.0, time.time() - max(times.values())) if times else None
     left = config.samples - samples
     return {
         "path": store.url,
@@ -43,7 +47,8 @@ def dataset_status(place: Location) -> dict[str, Any]:
         "complete": len(committed) == info.shards,
         "samples_per_second": rate,
         "seconds_left": left / rate if rate and left else (0.0 if not left else None),
-        "seconds_since_last_commit": max(0.0, time.time() - max(times.values())) if times else None,
+        "seconds_since_last_commit": idle_s,
+        "idle": idle_s is not None and idle_s > pause_s,
         "unfinished_attempts": _unfinished(store, committed),
         "running": _running(store),
         "failed_shards": failed_shards(store),
@@ -80,12 +85,17 @@ def _last_run(store: Store) -> dict[str, Any] | None:
     return {name: found.get(name) for name in _RUN_FACTS}
 
 
-def _recent_rate(times: Sequence[float], shard_samples: int) -> float | None:
-    """Samples per second between the latest commits; None before there are two."""
-    recent = times[-_RECENT_SHARDS:]
+def _recent_rate(times: Sequence[float], shard_samples: int) -> tuple[float | None, float]:
+    """Samples per second since the last pause, of late; None before there are two commits. And what is a pause."""
+    recent = [t for t in times if t >= times[-1] - _RECENT_S]
+    recent = list(times[-max(len(recent), _RECENT_SHARDS) :])
+    gaps = [b - a for a, b in pairwise(recent)]
+    pause_s = max(_PAUSE_S, 10 * median(gaps)) if len(gaps) > 2 else _PAUSE_S
+    begun = max((k + 1 for k, gap in enumerate(gaps) if gap > pause_s), default=0)
+    recent = recent[begun:]
     if len(recent) < 2 or recent[-1] <= recent[0]:
-        return None
-    return (len(recent) - 1) * shard_samples / (recent[-1] - recent[0])
+        return None, pause_s
+    return (len(recent) - 1) * shard_samples / (recent[-1] - recent[0]), pause_s
 
 
 def _unfinished(store: Store, committed: Sequence[int]) -> int:
@@ -105,16 +115,19 @@ def describe_status(status: Mapping[str, Any]) -> list[str]:
         left_over = status["unfinished_attempts"]
         ending = f"{left_over} left-over attempts; `phantumor verify --gc` removes them"
         return [f"{lines[0]}, complete", *([ending] if left_over else [])]
-    if status["samples_per_second"]:
-        lines.append(
-            f"{status['samples_per_second']:.1f} samples/s over the latest shards, "
-            f"{duration(status['seconds_left'])} left at that rate"
-        )
-    if status["seconds_since_last_commit"] is not None:
-        lines.append(f"last commit {duration(status['seconds_since_last_commit'])} ago")
-    lines += _run_lines(status)
+    lines += [*_rate_lines(status), *_run_lines(status)]
     lines.append(f"{status['unfinished_attempts']} unfinished attempts; the same generate command resumes")
     return lines
+
+
+def _rate_lines(status: Mapping[str, Any]) -> list[str]:
+    rate, since = status["samples_per_second"], status["seconds_since_last_commit"]
+    if since is None:
+        return []
+    left = f"{rate:.1f} samples/s {{}}, {duration(status['seconds_left'])} left at that rate" if rate else ""
+    if status["idle"]:
+        return [f"nothing was committed for {duration(since)}{'; ' if left else ''}{left.format('before that')}"]
+    return [*([left.format("of late")] if left else []), f"last commit {duration(since)} ago"]
 
 
 def _run_lines(status: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from pipeline.errors import InputError
-from pipeline.files import ASIDE, create_file, replace_file, sync_folder
+from pipeline.files import ASIDE, Replacement, create_file, replace_file, sync_folder
 
 Location = str | os.PathLike[str]
 _ONE_SLASH = re.compile(r"(s3|file|gs|https?):/(?!/)")
@@ -80,6 +80,9 @@ class Store(Protocol):
         """Write an object, in place of an older one, in one step."""
 
     def writer(self, key: str) -> ObjectWriter: ...
+
+    def replacement(self, key: str) -> ObjectWriter:
+        """As `replace`, for what is made bit by bit: the older object stays until `finish`."""
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """All objects whose key is below `prefix/` (all of them without), by key; unfinished ones left out."""
@@ -201,6 +204,11 @@ class FolderStore:
 
     def writer(self, key: str) -> ObjectWriter:
         return _FileWriter(self._path(key))
+
+    def replacement(self, key: str) -> ObjectWriter:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Replacement(path)
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         top = self._path(prefix) if prefix else self._folder

@@ -17,8 +17,9 @@ class NetworkConfig(Settings):
     """A MONAI network by name. What is not given is the network's own default."""
 
     name: NetworkName = "unet"
-    channels: Annotated[tuple[Count, ...], Field(min_length=2)] | None = None
-    """Feature maps of each level, of unet (16 32 64 128) and dynunet (32 64 128 256 320); the first of the others."""
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    """Feature maps of each level, of unet (16 32 64 128) and dynunet (32 64 128 256 320); of the others one number,
+    the first level's, doubled from level to level (segresnet 32, swinunetr 24, mednext 32)."""
     strides: tuple[Count, ...] | None = None
     """Down-sampling between levels, one less than channels; of unet and dynunet."""
     res_units: Annotated[int, Field(ge=0)] | None = None
@@ -79,7 +80,7 @@ class AugmentConfig(Settings):
     zoom: Range = (0.85, 1.2)
     """Magnification, log-uniform between the two ends."""
     elastic_share: Share = 0.0
-    elastic_vox: Weight = 3.0
+    elastic_vox: Weight = 2.0
     """SD of the displacement, in voxels."""
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Contrast factor 1 ± U(0, this) about the window's centre."""

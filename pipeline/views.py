@@ -22,10 +22,11 @@ from pipeline.catalog import Dataset, Home, open_dataset
 from pipeline.description import DatasetInfo, Source, create_info, dataset_classes, recipe_digest
 from pipeline.errors import InputError
 from pipeline.files import ASIDE, writing_to
-from pipeline.manifest import SCHEMA, WHOLE, Parts, open_whole, sample_id, write_rows
+from pipeline.manifest import SCHEMA, WHOLE, Parts, open_whole, sample_id
 from pipeline.store import Location, Store, open_store, relative_place, store_at
 from pipeline.versions import software
 from pipeline.where import Positions, chosen
+from pipeline.whole_manifest import write_rows
 
 _ALIKE: dict[str, Callable[[DatasetInfo], str]] = {
     "spacing": lambda info: f"{info.spacing_mm:g} mm",

@@ -330,7 +330,7 @@ def test_other_settings_are_refused_by_name(folder: Path, config: dict[str, Any]
 
 def test_another_bank_is_refused(folder: Path) -> None:
     info = open_dataset(folder).info
-    with pytest.raises(InputError, match="bank_fingerprint: 0000"):
+    with pytest.raises(InputError, match=r"the bank is another one, or its cases changed \(fingerprint 0000"):
         create_info(open_store(folder), info.model_copy(update={"bank_fingerprint": "1" * 64}))
 
 
@@ -397,6 +397,7 @@ def test_a_missing_bank_is_one_message(banked: Dataset) -> None:
     with pytest.raises(InputError, match=f"{re.escape(str(bank))}: no such bank") as caught:
         banked.healthy(1)
     assert str(caught.value).startswith(str(banked.path))
+    assert "If the bank was moved: run the dataset's `phantumor generate` command with --bank" in str(caught.value)
     np.testing.assert_array_equal(banked.sample(1).image, make_sample(0, 1, SHAPE)[0])  # pixels need no bank
 
 

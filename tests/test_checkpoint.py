@@ -17,29 +17,31 @@ from pipeline.settings import resolve
 from pipeline.train_config import NetworkConfig, TrainConfig
 from training.checkpoint import (
     FORMAT,
+    FORMAT_VERSION,
     Checkpoint,
     RunMeta,
-    append_metrics,
+    kept_checkpoints,
     load_for_inference,
     load_state,
     read_checkpoint,
     save_checkpoint,
-    trim_metrics,
+    save_last,
     write_config,
 )
 from training.network import build_network
 
 CONFIG = TrainConfig(network=NetworkConfig(channels=(2, 4), strides=(2,)), crop_shape=(8, 8, 8))
+FIELDS = ("model", "averaged", "optimizer", "scaler", "stream", "best_score", "validated_step")
 CLASSES = {"background": 0, "liver": 1, "liver_tumor": 2}
 
 
 def make_checkpoint(step: int = 7, seed: int = 0) -> Checkpoint:
-    network = build_network(CONFIG.network, 3, seed)
+    network = build_network(CONFIG.network, 3, (8, 8, 8), seed)
     optimizer = torch.optim.AdamW(network.parameters())
     network(torch.ones(1, 1, 8, 8, 8)).sum().backward()
     optimizer.step()
     meta = RunMeta(step, CONFIG, CLASSES, 1.5, (8, 8, 8), "data", "digest", {"torch": "x"})
-    return Checkpoint(meta, network.state_dict(), optimizer.state_dict(), {"position": 14}, 0.5, 6)
+    return Checkpoint(meta, network.state_dict(), None, optimizer.state_dict(), None, {"position": 14}, 0.5, 6)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -56,7 +58,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "last.pt", before)
     after = read_checkpoint(tmp_path / "last.pt")
     assert after.meta == before.meta
-    for name in ("model", "optimizer", "stream", "best_score", "validated_step"):
+    for name in FIELDS:
         assert same(getattr(before, name), getattr(after, name)), name
 
 
@@ -132,12 +134,17 @@ def write_folder(file: Path) -> None:
 def document() -> dict[str, Any]:
     buffer = make_checkpoint()
     meta = dataclasses.asdict(dataclasses.replace(buffer.meta, config=None))  # type: ignore[arg-type]
-    rest = {name: getattr(buffer, name) for name in ("model", "optimizer", "stream", "best_score", "validated_step")}
-    return {"format": FORMAT, "format_version": 1, "meta": meta | {"config": CONFIG.model_dump(mode="json")}, **rest}
+    rest = {name: getattr(buffer, name) for name in FIELDS}
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "meta": meta | {"config": CONFIG.model_dump(mode="json")},
+        **rest,
+    }
 
 
 def write_other_version(file: Path) -> None:
-    torch.save(document() | {"format_version": 2}, file)
+    torch.save(document() | {"format_version": 1}, file)
 
 
 def write_incomplete(file: Path) -> None:
@@ -160,7 +167,7 @@ def write_bad_config(file: Path) -> None:
         (write_weights_of_others, "not a phantumor checkpoint"),
         (write_tensor, "not a phantumor checkpoint"),
         (write_folder, "cannot be read"),
-        (write_other_version, "format 2, this phantumor reads 1"),
+        (write_other_version, "format 1, this phantumor reads 2"),
         (write_incomplete, "missing or invalid entries: 'model'"),
         (write_bad_config, "missing or invalid entries"),
     ],
@@ -190,7 +197,34 @@ def test_inference_takes_the_best_network_and_falls_back_to_the_last(tmp_path: P
     assert same(dict(network.state_dict()), dict(best.model))
     assert not network.training
     assert classes.classes == CLASSES
-    assert load_for_inference(tmp_path, "last.pt")[2].step == 9
+    assert load_for_inference(tmp_path / "last.pt")[2].step == 9
+
+
+def test_inference_takes_the_averaged_weights_of_a_run_that_has_them(tmp_path: Path) -> None:
+    averaged = make_checkpoint(seed=3).model
+    save_checkpoint(tmp_path / "best.pt", dataclasses.replace(make_checkpoint(seed=2), averaged=averaged))
+    network, _, _ = load_for_inference(tmp_path)
+    assert same(dict(network.state_dict()), dict(averaged))
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, []), (2, [4]), (3, [3, 4]), (9, [1, 2, 3, 4])])
+def test_as_many_of_the_last_checkpoints_stay_as_asked_for(tmp_path: Path, keep: int, kept: list[int]) -> None:
+    for step in range(6):
+        save_last(tmp_path, make_checkpoint(step), keep)
+    assert [read_checkpoint(file).meta.step for file in kept_checkpoints(tmp_path)] == kept
+    assert read_checkpoint(tmp_path / "last.pt").meta.step == 5
+    save_last(tmp_path, make_checkpoint(5), 1)
+    assert kept_checkpoints(tmp_path) == []
+
+
+def test_a_disk_without_hard_links_keeps_checkpoints_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    for step in (1, 2):
+        save_last(tmp_path, make_checkpoint(step), keep=2)
+    assert [read_checkpoint(file).meta.step for file in kept_checkpoints(tmp_path)] == [1]
 
 
 def test_a_folder_without_a_trained_network_is_refused(tmp_path: Path) -> None:
@@ -204,26 +238,13 @@ def test_a_folder_without_a_trained_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    other = build_network(NetworkConfig(channels=(2, 8), strides=(2,)), 3)
+    other = build_network(NetworkConfig(channels=(2, 8), strides=(2,)), 3, (8, 8, 8))
     with pytest.raises(InputError, match="do not fit the network"):
         load_state(other, make_checkpoint().model, tmp_path / "last.pt")
 
 
-def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
-    assert trim_metrics(tmp_path, 3) == []
-    for step in (1, 3, 4):
-        append_metrics(tmp_path, {"step": step, "loss": 0.5})
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 2, "lo')
-    kept = [{"step": 1, "loss": 0.5}, {"step": 3, "loss": 0.5}]
-    assert trim_metrics(tmp_path, 3) == kept
-    append_metrics(tmp_path, {"step": 4})
-    assert trim_metrics(tmp_path, 4) == [*kept, {"step": 4}]
-    assert trim_metrics(tmp_path, -1) == []
-
-
 def test_the_config_beside_a_run_is_the_resolved_one(tmp_path: Path) -> None:
-    write_config(tmp_path, CONFIG, Path("some/data"))
+    write_config(tmp_path, CONFIG, "some/data")
     written = tmp_path / "config.yaml"
     assert "some/data" in written.read_text().splitlines()[0]
     assert resolve(TrainConfig, written, {}) == CONFIG  # what --config does with it

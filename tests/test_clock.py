@@ -11,11 +11,12 @@ from training.clock import Clock, memory_mb, metrics_line, stall_line
 
 def make_clock(*steps: tuple[float, float]) -> Clock:
     """A clock that saw steps of (waiting, computing) seconds, each of 2 samples with loss 1, 2, 3, ..."""
-    spans = (span for wait, compute in steps for span in (0.0, wait, compute))
+    spans = (span for wait, compute in steps for span in (0.0, 0.0, wait, compute))
     times: Iterator[float] = accumulate(spans)
     clock = Clock(lambda: next(times))
     for k in range(len(steps)):
         clock.start()
+        clock.wait()
         clock.got_data()
         clock.finish(loss=k + 1.0, samples=2)
     return clock
@@ -37,16 +38,28 @@ def test_record_holds_the_means_of_its_interval() -> None:
 
 
 def test_an_interval_begins_anew_while_the_totals_go_on() -> None:
-    times = iter([0.0, 1.0, 2.0, 2.0, 2.0, 4.0])
+    times = iter([0.0, 0.0, 1.0, 2.0, 2.0, 2.0, 2.0, 4.0])
     clock = Clock(lambda: next(times))
     for loss in (1.0, 7.0):
         clock.start()
+        clock.wait()
         clock.got_data()
         clock.finish(loss, 1)
         record = clock.record(1, 0)
         assert record["loss"] == loss
     assert record["data_wait_frac"] == 0
     assert (clock.total_s, clock.total_wait_s, clock.stall) == (4, 1, 0.25)
+
+
+def test_a_step_of_several_batches_waits_for_each() -> None:
+    times = iter([0.0, 0.0, 1.0, 5.0, 7.0, 10.0])
+    clock = Clock(lambda: next(times))
+    clock.start()
+    for _ in range(2):
+        clock.wait()
+        clock.got_data()
+    clock.finish(1.0, 4)
+    assert (clock.total_s, clock.total_wait_s) == (10, 3)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ OUT_OF_RANGE: list[tuple[Model, dict[str, Any], str]] = [
     (TrainConfig, {"window": [100, -100]}, "window: low end 100.0 is above high end -100.0"),
     (TrainConfig, {"window": [float("nan"), 100]}, "window"),
     (TrainConfig, {"network": {"channels": [8, 16], "strides": [2, 2]}}, "2 channel levels need 1 strides, got 2"),
-    (TrainConfig, {"network": {"channels": [8]}}, "network.channels"),
+    (TrainConfig, {"network": {"channels": []}}, "network.channels"),
     (TrainConfig, {"augment": {"flip": 1.5}}, "augment.flip"),
     (TrainConfig, {"threads": 0}, "threads"),
     (TrainConfig, {"crop_shape": [4, 8, 8]}, "crop_shape.0"),

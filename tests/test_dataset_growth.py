@@ -116,6 +116,11 @@ def test_slices_make_one_dataset_together(bank: Bank, tmp_path: Path) -> None:
     ]
     assert [summary.made for summary in summaries] == [4, 4, 5]
     assert [summary.complete for summary in summaries] == [False, False, True]
+    assert [summary.committed for summary in summaries] == [4, 8, 13]
+    assert [summary.line("data", Slice(k, 3)) for summary, k in zip(summaries[1:], (3, 1), strict=True)] == [
+        "data: slice 3/3 made 4 samples in this run; the dataset has 8 of 13, the rest is for the other slices",
+        "data: slice 1/3 made 5 samples in this run; the dataset has 13 of 13, it is complete",
+    ]
     dataset = open_dataset(tmp_path / "data")
     assert dataset.complete
     assert (tmp_path / "data/manifest.parquet").exists()
@@ -170,11 +175,10 @@ def test_a_whole_manifest_with_holes_is_not_followed(bank: Bank, tmp_path: Path)
     assert dataset.sample(5).row["index"] == 5
 
 
-def test_a_dataset_held_open_says_that_its_manifest_was_written_anew(bank: Bank, tmp_path: Path) -> None:
+def test_a_dataset_held_open_stays_what_it_was_when_it_grows(bank: Bank, tmp_path: Path) -> None:
     held = make(bank, tmp_path, 6)
-    make(bank, tmp_path, 13)
-    with pytest.raises(InputError, match="open it again"):
-        held.row(2)
+    row = make(bank, tmp_path, 13).row(2)
+    assert (held.row(2), held.rows, held.columns(["index"]).num_rows) == (row, 6, 6)
 
 
 def test_jobs_that_start_together_make_one_dataset(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

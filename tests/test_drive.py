@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InputError, PhantumorError
+from pipeline.s3_client import NoAnswerError
 from pipeline.store import FolderStore
 from tests.scripted import FOREVER, SAMPLES, Clock, Ends, Scripted, jobs_of, record_of
 from workers.attempt import ShardReport
@@ -28,7 +29,7 @@ class Run:
 
     def __init__(self, folder: Path, shards: int, **script: Any) -> None:
         self.clock, self.store = Clock(), FolderStore(folder)
-        tried_again = script.pop("tried_again", ())
+        tried_again, self.policy = script.pop("tried_again", ()), script.pop("policy", Policy())
         facts = RunFacts("digest", "bank", "scripted", "phantumor generate --out data")
         self.ledger = Ledger(self.store, facts, quarantined=tried_again, clock=self.clock)
         self.executor = Scripted(self.clock, self.store, run=self.ledger.run, **script)
@@ -36,7 +37,7 @@ class Run:
         self.reports: list[ShardReport] = []
 
     def drive(self) -> Outcome:
-        return drive(self.jobs, self.executor, Policy(), self.ledger, self.reports.append, self.clock)
+        return drive(self.jobs, self.executor, self.policy, self.ledger, self.reports.append, self.clock)
 
     @property
     def made(self) -> list[int]:
@@ -259,13 +260,60 @@ def test_the_first_of_two_attempts_wins_whichever_it_is(tmp_path: Path) -> None:
     assert run.clock.now < 1100
 
 
-def test_there_is_one_backup_at_most_and_none_of_short_runs_or_shards(tmp_path: Path) -> None:
+def test_there_is_one_backup_at_most_and_none_of_short_shards(tmp_path: Path) -> None:
     run = Run(tmp_path / "twice", 20, script={5: [Ends(FOREVER), Ends(300)]})
     assert run.drive().backups == 1
-    run = Run(tmp_path / "few", 9, script={5: [Ends(300)]})
-    assert run.drive().backups == 0
     run = Run(tmp_path / "short", 20, script={5: [Ends(9)]})
     assert run.drive().backups == 0
+
+
+SOON = Policy(backup_blind_s=60, lost_least_s=90, lost_blind_s=180)
+
+
+@pytest.mark.parametrize(("shards", "after_s"), [(9, 10), (2, 10), (1, 60)])
+def test_a_run_of_few_shards_gets_a_backup_too(tmp_path: Path, shards: int, after_s: float) -> None:
+    """Once half of them tell how long one takes; a single one has more time."""
+    run = Run(tmp_path, shards, script={0: [Ends(FOREVER)]}, policy=SOON)
+    assert run.drive() == Outcome(shards * SAMPLES, (), 0, 1)
+    frozen, backup = run.executor.attempts_at(0)
+    assert after_s < backup - frozen < after_s + 20
+
+
+def test_a_shard_of_which_nothing_is_heard_is_given_up_and_the_others_are_made(tmp_path: Path) -> None:
+    run = Run(tmp_path, 20, script={5: [Ends(FOREVER)] * 9}, slots_now=lambda now: 6, policy=SOON)
+    assert run.drive() == Outcome(19 * SAMPLES, (5,), 2, 1)
+    record = record_of(tmp_path, 5)
+    assert [attempt["exception"] for attempt in record["attempts"]] == ["AttemptLost"] * 3
+    assert "no result after 1 min 3" in record["attempts"][0]["message"]
+    assert 3 * 90 < run.clock.now - 1000 < 3 * 90 + 120
+    assert not list((tmp_path / "running").iterdir())
+
+
+def test_one_lost_attempt_is_followed_by_another(tmp_path: Path) -> None:
+    script = {0: [Ends(FOREVER), Ends(FOREVER), Ends(1)]}
+    run = Run(tmp_path, 1, script=script, slots_now=lambda now: 3, policy=SOON)
+    assert run.drive() == Outcome(SAMPLES, (), 1, 1)
+
+
+# ---- an object store that goes away ----
+
+
+def test_a_run_whose_object_store_is_away_stops_and_blames_no_shard(tmp_path: Path) -> None:
+    silent = NoAnswerError(errno.EIO, "http://there cannot be reached", "s3://b/k")
+    run = Run(tmp_path, 50, script={shard: [Ends(12, error=silent)] * 9 for shard in range(4, 50)})
+    with pytest.raises(
+        PhantumorError, match=r"nothing gets through to .*: http://there cannot.*run the same command again"
+    ):
+        run.drive()
+    assert run.made == [0, 1, 2, 3]
+    assert quarantined(run.store) == set()
+    assert 30 < run.clock.now - 1002 < 120
+
+
+def test_an_outage_that_ends_in_time_costs_retries_only(tmp_path: Path) -> None:
+    silent = NoAnswerError(errno.EIO, "http://there cannot be reached", "s3://b/k")
+    run = Run(tmp_path, 8, script={shard: [Ends(12, error=silent)] * tries for shard, tries in ((2, 1), (3, 1))})
+    assert run.drive() == Outcome(8 * SAMPLES, (), 2, 0)
 
 
 def test_shards_that_wait_for_a_slot_are_no_stragglers(tmp_path: Path) -> None:

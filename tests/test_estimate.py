@@ -13,7 +13,7 @@ from pipeline.config import GenerateConfig
 from pipeline.errors import InputError, PhantumorError
 from pipeline.store import FolderStore
 from tests.cases import make_bank
-from workers.estimate import ROW_BYTES, Estimate, check_room, estimate_cost, probed
+from workers.estimate import ROW_BYTES, Estimate, check_room, crowding_of, estimate_cost, probed
 from workers.generate import generate
 
 CONFIG = GenerateConfig(samples=40, patch_shape=(24, 24, 16), shard_samples=20, seed=3)
@@ -92,12 +92,41 @@ def test_recipes_cost_their_rows(bank: Bank) -> None:
 @pytest.mark.parametrize(
     ("free", "workers", "line"),
     [
-        (5_000_000, 1, "30 samples to make, about 2.0 MB (5.0 MB free), about 2 min 00 s on 1 worker"),
-        (None, 4, "30 samples to make, about 2.0 MB, about 30 s on 4 workers"),
+        (5_000_000, 1, "30 samples to make, about 2.0 MB (5.0 MB free), estimated 2 min 00 s on 1 worker"),
+        (None, 4, "30 samples to make, about 2.0 MB, estimated 30 s on 4 workers"),
     ],
 )
 def test_the_line_for_people(free: int | None, workers: int, line: str) -> None:
-    assert Estimate(30, 2_000_000, 120.0).line(free, workers) == line
+    told = Estimate(30, 2_000_000, 120.0).line(free, workers)
+    assert told == f"{line}, with this machine as busy as it is now"
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "load", "crowding"),
+    [
+        (1, 2, 0.0, 1.0),
+        (1, 2, 9.0, 1.0),  # what one worker takes was measured beside the others
+        (2, 2, 0.0, 1.0),
+        (4, 2, 0.0, 2.0),
+        (2, 2, 2.0, 4 / 3),
+        (64, 64, 8.0, 72 / 64),
+    ],
+)
+def test_workers_share_cores_with_each_other_and_with_what_runs_there(
+    workers: int, cores: int, load: float, crowding: float
+) -> None:
+    assert crowding_of(workers, cores, load) == pytest.approx(crowding)
+    told = Estimate(30, 2_000_000, 7200.0).to_json(None, workers, crowding)
+    assert told["hours"] == pytest.approx(2 * crowding / workers, abs=1e-4)
+
+
+def test_a_dry_run_tells_bytes_and_hours(bank: Bank, tmp_path: Path) -> None:
+    told = generate(bank.path, tmp_path / "data", CONFIG, dry_run=True, log=lambda _: None).to_json()
+    assert (told["made"], told["committed"], told["complete"]) == (0, 0, False)
+    assert (told["estimate"]["samples"], told["estimate"]["workers"]) == (40, 1)
+    assert told["estimate"]["bytes"] > 40 * 100
+    assert told["estimate"]["hours"] > 0
+    assert not (tmp_path / "data").exists()
 
 
 class Disk(FolderStore):

@@ -378,7 +378,7 @@ def test_it_loads_neither_torch_nor_ray(dataset: Dataset, tmp_path: Path) -> Non
 def test_the_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "export", "--help")
     assert code == 0
-    assert "Example: phantumor export" in out
+    assert "Examples: phantumor export" in out
     for flag in ("--format", "--out", "--where", "--split", "--limit", "--json"):
         assert flag in out
 

@@ -106,6 +106,20 @@ def test_orphans_and_temporary_files_are_removed_with_their_sizes(home: Path, da
     assert names(dataset) == names(home / "data")
 
 
+def test_what_is_left_alone_is_told_and_when_it_may_go(dataset: Path) -> None:
+    young = orphan(dataset, "000002-0123456789abcdef.zarr")
+    os.utime(young)
+    record(dataset)
+    report = verify(dataset, gc=True, gc_age_minutes=60)
+    assert [g.file for g in report.removed] == ["running/000001-aaaaaaaaaaaa.json"]
+    left = report.to_json()["left_young"]
+    assert (left["count"], 3500 < left["seconds"] <= 3600) == (1, True)
+    [line] = [line for line in report.lines() if line.startswith("left alone")]
+    assert "left alone 1 leftovers" in line
+    assert "--gc removes them in 59 min" in line or "in 1 h 00 min" in line
+    assert verify(dataset, gc=True, gc_age_minutes=0).swept.young == 0
+
+
 def test_what_a_killed_writer_leaves_is_recognised(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only the name that this test gives it."""
     with monkeypatch.context() as patch:

@@ -211,7 +211,7 @@ def test_another_config_is_refused_by_name(
 
 def test_another_bank_is_refused(reference: Dataset, tmp_path: Path) -> None:
     other = make_bank(tmp_path / "bank", cases=2)
-    with pytest.raises(InputError, match="bank_fingerprint"):
+    with pytest.raises(InputError, match=r"the bank is another one.*\(fingerprint \w{12} -> \w{12}"):
         generate(other.path, reference.path, CONFIG, log=quiet)
 
 

@@ -136,7 +136,7 @@ def test_the_lines_say_what_the_numbers_say(dataset: Dataset) -> None:
     lines = describe(summarise(dataset, "split = 'train'"))
     text = "\n".join(lines)
     assert lines[0] == f"{dataset.path}: 9 samples of 16x16x16 voxels at 1 mm, complete"
-    for part in ("where      split = 'train'", "train 9", "1 liver, 2 liver_tumor", "median", "HU", "in 4 shards"):
+    for part in ("where      split = 'train'", "train 9", "1 liver, 2 liver_tumor", "median", "HU", "of these samples"):
         assert part in text
 
 
@@ -322,3 +322,24 @@ def test_the_command_loads_nothing_heavy(dataset: Dataset, flags: list[str]) -> 
     if flags == ["--json"]:
         found: dict[str, Any] = json.loads(done.stdout)
         assert found == summarise(dataset)
+
+
+def test_the_disk_line_of_a_selection_is_of_the_selection(dataset: Dataset) -> None:
+    whole, some = (describe(summarise(dataset, where))[-1] for where in (None, "split = 'test'"))
+    assert "in 4 shards" in whole
+    assert "shards" not in some
+    assert size_of(some) < size_of(whole)
+
+
+def size_of(line: str) -> float:
+    found = re.search(r": ([\d.]+) kB ", line)
+    assert found
+    return float(found[1])
+
+
+def test_the_picture_of_a_sample_is_of_that_sample(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, error = run(capsys, "inspect", dataset.path, "--sample", "s000000003", "--figures", tmp_path)
+    assert (code, error) == (0, f"wrote {tmp_path / 's000000003.png'}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["s000000003.png"]

@@ -71,7 +71,7 @@ def test_500_steps_on_64_samples_find_held_out_tumors(tmp_path: Path) -> None:
     held_out = samples_to_predict(trained, dataset, "test")
     assert len(held_out) >= 8
     _, classes, meta = load_for_inference(tmp_path / "run")
-    start = build_network(TRAIN.network, len(classes.ids), seed=TRAIN.seed).eval()
+    start = build_network(TRAIN.network, len(classes.ids), meta.patch_shape, TRAIN.seed).eval()
     untrained = Segmenter(
         start, ClassTable(meta.classes), TRAIN.window, meta.patch_shape, SPACING_MM, torch.device("cpu")
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import manifest
+from pipeline import manifest, whole_manifest
 from pipeline.errors import InputError
 from pipeline.manifest import (
     SCHEMA,
@@ -28,10 +28,10 @@ from pipeline.manifest import (
     read_part,
     sample_id,
     shard_name,
-    write_whole_manifest,
 )
 from pipeline.shard import FileDigest
 from pipeline.store import open_store
+from pipeline.whole_manifest import write_whole_manifest
 
 # The format as users know it; a change is a new version.
 COLUMNS = (
@@ -194,6 +194,26 @@ def test_the_whole_manifest_holds_all_rows_by_index_and_all_provenance(dataset: 
     assert table.schema.equals(SCHEMA)
 
 
+def test_a_whole_manifest_is_written_bit_by_bit_and_one_that_is_cut_off_leaves_the_old_one(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole_manifest, "_GROUP_ROWS", 3)
+    before = write_whole(dataset, 2).read_bytes()
+    sizes: list[int] = []
+
+    def pieces() -> Iterator[tuple[Any, pa.Table]]:
+        for shard in range(6):
+            sizes.append(sum(file.stat().st_size for file in dataset.glob(".manifest.parquet.*.tmp")))
+            yield read_part(open_store(dataset), shard % 2)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_whole_manifest(open_store(dataset), pieces())
+    assert sizes[-1] > 0  # what was made lies beside it already, not in memory or another disk
+    assert (dataset / "manifest.parquet").read_bytes() == before
+    assert not list(dataset.glob(".*.tmp"))
+
+
 def test_a_whole_manifest_may_be_empty(dataset: Path) -> None:
     file = open_whole(open_store(write_whole(dataset, 0).parent))
     parts, table = file.parts(), file.columns()
@@ -218,7 +238,7 @@ def test_columns_and_rows_are_read_without_the_others(dataset: Path) -> None:
 
 
 def test_rows_are_found_in_every_row_group(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "_GROUP_ROWS", 5)
+    monkeypatch.setattr(whole_manifest, "_GROUP_ROWS", 5)
     write_whole(dataset, 4)
     file = open_whole(open_store(dataset))
     assert pq.ParquetFile(dataset / WHOLE).metadata.num_row_groups == 2

@@ -8,9 +8,10 @@ import pickle
 import pytest
 
 from pipeline.errors import InputError, PhantumorError
+from pipeline.s3_client import NoAnswerError
 from tests.scripted import failures
 from workers.failure import Failure, SampleError, death, failure_of
-from workers.policy import Breaker, Policy, Verdict
+from workers.policy import Breaker, Outage, Policy, Verdict
 
 POLICY = Policy()
 
@@ -103,7 +104,10 @@ def test_the_breaker(outcomes: str, why: str) -> None:
 
 @pytest.mark.parametrize(
     ("started", "done", "jobs", "late"),
-    [(10, 8, 16, True), (9, 8, 16, False), (10, 7, 16, False), (100, 400, 1000, False), (520, 500, 1000, True)],
+    [
+        *[(10, 8, 16, True), (9, 8, 16, False), (10, 7, 16, False), (100, 400, 1000, False), (520, 500, 1000, True)],
+        *[(9, 5, 9, True), (9, 4, 9, False), (8, 5, 9, False), (2, 1, 2, True), (1, 0, 1, True)],
+    ],
 )
 def test_backups_come_late(started: int, done: int, jobs: int, late: bool) -> None:
     assert POLICY.may_back_up(started, done, jobs) is late
@@ -111,12 +115,53 @@ def test_backups_come_late(started: int, done: int, jobs: int, late: bool) -> No
 
 @pytest.mark.parametrize(
     ("elapsed", "durations", "straggles"),
-    [(31, [10, 10, 200], True), (30, [10, 10, 200], False), (10, [1, 1], False), (10.1, [1, 1], True), (99, [], False)],
+    [
+        *[(31, [10, 10, 200], True), (30, [10, 10, 200], False), (10, [1, 1], False), (10.1, [1, 1], True)],
+        *[(899, [], False), (901, [], True)],
+    ],
 )
 def test_a_straggler_takes_three_times_the_median_and_some_seconds(
     elapsed: float, durations: list[float], straggles: bool
 ) -> None:
     assert POLICY.straggles(elapsed, durations) is straggles
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "durations", "lost"),
+    [
+        *[(1799, [1], False), (1801, [1], True), (1801, [100], False), (2001, [100], True)],
+        *[(4 * 3600 - 1, [], False), (4 * 3600 + 1, [], True)],
+    ],
+)
+def test_an_attempt_is_lost_when_nothing_explains_how_long_it_takes(
+    elapsed: float, durations: list[float], lost: bool
+) -> None:
+    assert POLICY.is_lost(elapsed, durations) is lost
+
+
+SILENT = failure_of(4, NoAnswerError(errno.EIO, "cannot be reached"))
+
+
+def test_no_shard_is_given_up_for_a_store_that_does_not_answer() -> None:
+    assert {POLICY.verdict(SILENT, tries) for tries in range(1, 50)} == {"retry"}
+    assert POLICY.pause_s(50) == POLICY.pause_s(2)
+
+
+@pytest.mark.parametrize(
+    ("ended", "stops"),
+    [
+        ([(0, "x"), (1, "x"), (29, "x")], None),  # many workers, whose failures come together
+        ([(0, "x"), (1, "x"), (30, "x")], 30),
+        ([(0, "x"), (31, "x")], None),
+        ([(0, "x"), (31, "x"), (32, "x")], 32),
+        ([(0, "x"), (20, "x"), (25, "o"), (26, "x"), (31, "x"), (40, "x")], None),
+        ([(0, "x"), (20, "y"), (31, "x"), (32, "x")], None),
+    ],
+)
+def test_the_breaker_of_a_store_that_is_away(ended: list[tuple[float, str]], stops: float | None) -> None:
+    outage, kinds = Outage(POLICY), {"x": SILENT, "y": failures("Broken")[0], "o": None}
+    stopped = [now for now, how in ended if outage.attempt_ended(kinds[how], now)]
+    assert stopped == ([] if stops is None else [stops])
 
 
 # ---- the record of a failure ----

@@ -1,66 +1,28 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.image import Volume
-from pipeline.train_config import NetworkConfig, TrainConfig
 from tests.datasets import make_dataset
-from training.checkpoint import Checkpoint, RunMeta, save_checkpoint
-from training.network import ClassTable, build_network
+from tests.segmenters import KIDNEY_HU, LIVER, TUMOR_HU, Mixed, expected, make_ct, make_run, make_segmenter
+from training.augment import to_window
+from training.network import ClassTable
 from training.predict import (
-    Segmenter,
-    describe_volumes,
-    find_images,
-    nifti_by_name,
+    load_segmenter,
     predict_batch,
     predict_dataset,
-    predict_file,
-    predict_folder,
     predict_samples,
     predict_volume,
 )
 
 torch.set_num_threads(1)
-CLASSES = {"background": 0, "kidney": 5, "kidney_tumor": 6}
-KIDNEY_HU, TUMOR_HU = 100, 200
-
-
-class Thresholds(torch.nn.Module):
-    """Class 1 above 0 and class 2 above 0.5 of the window -200..200 HU, voxel by voxel; remembers its inputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[torch.Tensor] = []
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        self.seen.append(image.clone())
-        return torch.cat((torch.zeros_like(image), image * 4, image * 8 - 2.6), 1)
-
-
-def make_segmenter(patch_shape: tuple[int, int, int] = (8, 8, 8), spacing_mm: float = 1.0) -> Segmenter:
-    return Segmenter(Thresholds(), ClassTable(CLASSES), (-200.0, 200.0), patch_shape, spacing_mm, torch.device("cpu"))
-
-
-def make_ct(shape: tuple[int, int, int], seed: int = 0) -> npt.NDArray[np.int16]:
-    """Air, and a kidney box with an off-centre tumor box."""
-    ct = np.full(shape, -1000, np.int16)
-    x, y, z = shape
-    ct[x // 4 : -2, y // 3 : -3, 2 : z - z // 4] = KIDNEY_HU
-    ct[x // 4 : x // 2, y // 3 : y // 3 + 4, 2 : z // 2] = TUMOR_HU
-    return ct
-
-
-def expected(ct: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
-    return np.select([ct == TUMOR_HU, ct == KIDNEY_HU], [6, 5], 0).astype(np.uint8)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (11, 20, 9), (5, 6, 7), (3, 17, 8)])
@@ -89,162 +51,94 @@ def test_batches_are_predicted_sample_by_sample() -> None:
     assert not labels[1].any()
 
 
-def write_image(file: Path, ct: npt.NDArray[np.int16], affine: npt.NDArray[np.float64]) -> None:
-    nib.save(nib.Nifti1Image(ct, affine), file)
+def test_windows_see_the_image_as_the_network_was_trained_to() -> None:
+    """The overlap decides how many windows there are; the progress of a named image counts them."""
+    for overlap, windows in ((0.0, 8), (0.5, 27)):
+        segmenter = dataclasses.replace(make_segmenter(), overlap=overlap)
+        predict_volume(segmenter, make_ct((16, 16, 16)))
+        assert len(segmenter.network.seen) == windows  # type: ignore[arg-type]
 
 
-TURNS = {
-    "RAS": np.diag([1.0, 1, 1]),
-    "LAS": np.diag([-1.0, 1, 1]),
-    "LPI": np.diag([-1.0, -1, -1]),
-    "PIR": np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]),
-}
+def test_progress_is_shown_under_the_name_of_the_image(capsys: pytest.CaptureFixture[str]) -> None:
+    predict_volume(make_segmenter(), make_ct((16, 16, 16)), "anna")
+    assert "27/27 windows of anna" in capsys.readouterr().err
+    predict_volume(make_segmenter(), make_ct((16, 16, 16)))
+    assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("turn", TURNS)
-@pytest.mark.parametrize("sizes", [(1.0, 1.0, 1.0), (0.8, 1.0, 2.0)])
-def test_a_file_keeps_its_grid_axis_order_and_affine(
-    tmp_path: Path, turn: str, sizes: tuple[float, float, float]
-) -> None:
-    affine = np.eye(4)
-    affine[:3, :3] = TURNS[turn] * sizes
-    affine[:3, 3] = (12.5, -40, 7)
-    ct = make_ct((24, 26, 20))
-    write_image(tmp_path / "a.nii.gz", ct, affine)
-    returned = predict_file(make_segmenter(), tmp_path / "a.nii.gz", tmp_path / "out.nii.gz")
-    written = nib.load(tmp_path / "out.nii.gz")
-    labels = np.asarray(written.dataobj)
-    assert nib.aff2axcodes(written.affine) == tuple(turn)
-    assert np.array_equal(written.affine, nib.load(tmp_path / "a.nii.gz").affine)
-    assert labels.dtype == np.uint8
-    assert np.array_equal(labels, returned.data)
-    assert np.array_equal(returned.affine, written.affine)
-    if sizes == (1.0, 1.0, 1.0):
-        assert np.array_equal(labels, expected(ct))
-    else:
-        # The network ran on a 1 mm grid: voxels at the edges may differ by interpolation, no more.
-        assert labels.shape == ct.shape
-        assert np.mean(labels == expected(ct)) > 0.93
+@pytest.mark.parametrize("overlap", [-0.1, 1.0])
+def test_overlaps_that_make_no_windows_are_refused(overlap: float) -> None:
+    with pytest.raises(InputError, match="share 0 to less than 1"):
+        dataclasses.replace(make_segmenter(), overlap=overlap)
 
 
-def test_results_replace_older_ones(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.nii", make_ct((16, 16, 16)), np.eye(4))
-    (tmp_path / "out.nii.gz").write_text("an older result")
-    predict_file(make_segmenter(), tmp_path / "a.nii", tmp_path / "out.nii.gz")
-    assert nib.load(tmp_path / "out.nii.gz").shape == (16, 16, 16)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.nii", "out.nii.gz"]
+# ---- flips and several networks ----
 
 
-def make_run(run: Path, classes: dict[str, int] = CLASSES, spacing_mm: float = 1.0) -> Path:
-    config = TrainConfig(network=NetworkConfig(channels=(2, 4), strides=(2,)))
-    network = build_network(config.network, len(classes), seed=3)
-    meta = RunMeta(5, config, classes, spacing_mm, (8, 8, 8), "data", "digest", {})
-    run.mkdir()
-    save_checkpoint(run / "best.pt", Checkpoint(meta, network.state_dict(), {}, {}, None, 0))
-    return run
+def random_hu(batch: int = 2) -> torch.Tensor:
+    return torch.randint(-300, 300, (batch, 1, 6, 7, 8), generator=torch.Generator().manual_seed(0)).to(torch.int16)
 
 
-def make_images(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_image(folder / name, make_ct((12, 16, 12)), np.diag([-1.0, 1, 1, 1]))
-    return folder
+def test_mirroring_is_the_mean_over_eight_flips() -> None:
+    network, hu = Mixed(), random_hu()
+    total = torch.zeros(2, 3, 6, 7, 8)
+    for flips in itertools.product([False, True], repeat=3):
+        axes = [axis for axis, flip in zip((2, 3, 4), flips, strict=True) if flip]
+        flipped = torch.flip(to_window(hu, (-200.0, 200.0)), axes)
+        total += torch.flip(torch.softmax(network(flipped), 1), axes)
+    with torch.inference_mode():
+        plain = make_segmenter(network=network).probabilities(hu)
+        mirrored = make_segmenter(network=network, mirror=True).probabilities(hu)
+    torch.testing.assert_close(mirrored, total.detach() / 8)
+    assert float((plain - mirrored).abs().max()) > 0.05
+    torch.testing.assert_close(mirrored.sum(1), torch.ones(2, 6, 7, 8))
 
 
-def test_a_folder_is_predicted_file_by_file(tmp_path: Path) -> None:
-    images = make_images(tmp_path / "images", "a.nii.gz", "b.nii", "case_c/ct.nii.gz", "case_d/ct.nii")
-    (images / "case_e").mkdir()
-    (images / "notes.txt").write_text("not an image")
-    lines: list[str] = []
-    out = tmp_path / "out" / "deep"
-    written = predict_folder(make_run(tmp_path / "run"), images, out, lines.append, device="cpu")
-    names = ["a.nii.gz", "b.nii.gz", "case_c.nii.gz", "case_d.nii.gz"]
-    assert written == [out / name for name in names]
-    assert sorted(file.name for file in out.iterdir()) == names
-    assert [line.split(":")[0] for line in lines] == ["1/4 a", "2/4 b", "3/4 case_c", "4/4 case_d"]
-    first = np.asarray(nib.load(written[0]).dataobj)
-    assert first.shape == (12, 16, 12)
-    assert set(np.unique(first)) <= set(CLASSES.values())
+def test_several_networks_average_their_probabilities_each_in_its_own_window() -> None:
+    hu, windows = random_hu(), [(-200.0, 200.0), (-50.0, 100.0), (-1000.0, 400.0)]
+    one, *others = (make_segmenter(network=Mixed(seed), window=window) for seed, window in enumerate(windows))
+    with torch.inference_mode():
+        alone = [torch.softmax(Mixed(seed)(to_window(hu, window)), 1) for seed, window in enumerate(windows)]
+        together = dataclasses.replace(one, others=tuple(others)).probabilities(hu)
+    torch.testing.assert_close(together, torch.stack(alone).mean(0))
 
 
-@pytest.mark.parametrize(
-    ("files", "names"),
-    [
-        (["x.nii.gz"], ["x"]),
-        (["ct.nii.gz"], ["ct"]),
-        (["ct.nii.gz", "liver.nii.gz"], ["images"]),
-        (["ct.nii.gz", "segmentations/liver.nii.gz"], ["images"]),
-        (["b/ct.nii.gz", "a/ct.nii.gz", "a/liver.nii.gz"], ["a", "b"]),
-        (["S.NII.GZ", ".hidden.nii.gz"], ["S"]),
-    ],
-)
-def test_images_are_found_by_case(tmp_path: Path, files: list[str], names: list[str]) -> None:
-    for name in files:
-        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "images" / name).touch()
-    found = find_images(tmp_path / "images")
-    assert list(found) == names
-    assert all(file.is_file() for file in found.values())
+def test_runs_and_checkpoints_are_loaded_together(tmp_path: Path) -> None:
+    one = make_run(tmp_path / "one")
+    two = make_run(tmp_path / "two", window=(-50.0, 100.0), seed=4)
+    hu = random_hu()
+    with torch.inference_mode():
+        alone = [load_segmenter(run, "cpu").probabilities(hu) for run in (one, two)]
+        both = load_segmenter([one, two / "best.pt"], "cpu", overlap=0.25, mirror=False)
+        torch.testing.assert_close(both.probabilities(hu), (alone[0] + alone[1]) / 2)
+    assert float((alone[0] - alone[1]).abs().max()) > 1e-3
+    assert (both.overlap, both.mirror, len(both.others)) == (0.25, False, 1)
 
 
-def test_one_file_is_a_list_of_one(tmp_path: Path) -> None:
-    (tmp_path / "x.nii.gz").touch()
-    assert find_images(tmp_path / "x.nii.gz") == {"x": tmp_path / "x.nii.gz"}
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ([], "no images found"),
-        (["notes.txt", "empty/notes.txt"], "no images found"),
-        (["a.nii", "a.nii.gz"], "several images are named a"),
-        (["a.nii", "a/ct.nii.gz"], "several images are named a"),
-    ],
-)
-def test_folders_without_clear_images_are_refused(tmp_path: Path, files: list[str], message: str) -> None:
-    (tmp_path / "images").mkdir()
-    for name in files:
-        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "images" / name).touch()
-    with pytest.raises(InputError, match=message):
-        predict_folder(tmp_path / "run", tmp_path / "images", tmp_path / "out", print)
-    assert not (tmp_path / "out").exists()
-
-
-def test_label_maps_are_found_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
-        nifti_by_name(tmp_path / "none")
-    with pytest.raises(InputError, match=r"holds no \.nii\.gz"):
-        nifti_by_name(tmp_path)
-    for name in ("b.nii", "a.nii.gz"):
-        (tmp_path / name).touch()
-    assert nifti_by_name(tmp_path) == {"a": tmp_path / "a.nii.gz", "b": tmp_path / "b.nii"}
-    (tmp_path / "a.nii").touch()
-    with pytest.raises(InputError, match="several images are named a"):
-        nifti_by_name(tmp_path)
-
-
-def test_volumes_for_people_are_in_ml() -> None:
-    labels = Volume(np.array([0] * 500 + [5] * 250 + [6] * 250, np.uint8).reshape(10, 10, 10), np.diag([2.0, 1, 2, 1]))
-    assert describe_volumes(labels, ClassTable(CLASSES)) == "kidney 1.0 ml, kidney_tumor 1.0 ml"
-
-
-def test_wrong_places_are_refused(tmp_path: Path) -> None:
-    images = make_images(tmp_path / "images", "a.nii.gz")
-    before = (images / "a.nii.gz").read_bytes()
-    run = make_run(tmp_path / "run")
-    (tmp_path / "file").touch()
-    for out, message in ((images, "would replace the image"), (tmp_path / "file", "is a file")):
-        with pytest.raises(InputError, match=message):
-            predict_folder(run, images, out, print)
+def test_networks_that_cannot_vote_together_are_refused(tmp_path: Path) -> None:
+    runs = {
+        "kidney": make_run(tmp_path / "kidney"),
+        "liver": make_run(tmp_path / "liver", LIVER),
+        "coarse": make_run(tmp_path / "coarse", spacing_mm=2.0),
+        "large": make_run(tmp_path / "large", patch_shape=(16, 8, 8)),
+        "other": make_run(tmp_path / "other", LIVER, spacing_mm=2.0),
+    }
+    cases = [
+        ("liver", r"classes \(kidney, kidney_tumor and liver, liver_tumor\) differ"),
+        ("coarse", r"spacings \(1 mm and 2 mm\) differ"),
+        ("large", r"patch shapes \(\(8, 8, 8\) and \(16, 8, 8\)\) differ"),
+        ("other", r"classes .*, spacings .* differ"),
+    ]
+    for name, message in cases:
+        with pytest.raises(InputError, match=f"kidney and .*{name} cannot be averaged, their {message}"):
+            load_segmenter([runs["kidney"], runs["kidney"], runs[name]], "cpu")
+    with pytest.raises(InputError, match="no run is given"):
+        load_segmenter([], "cpu")
     with pytest.raises(InputError, match="no such run"):
-        predict_folder(tmp_path / "none", images, tmp_path / "out", print)
-    with pytest.raises(InputError, match="no such folder of images"):
-        predict_folder(run, tmp_path / "none", tmp_path / "out", print)
-    assert (images / "a.nii.gz").read_bytes() == before
+        load_segmenter([runs["kidney"], tmp_path / "none"], "cpu")
 
 
-LIVER = {"background": 0, "liver": 1, "liver_tumor": 2}
+# ---- stored samples ----
 
 
 def test_stored_samples_are_predicted_in_order_whatever_the_batch(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import pytest
 from pipeline import s3_client
 from pipeline.errors import InputError
 from pipeline.s3 import S3Store
+from pipeline.s3_client import NoAnswerError
+from pipeline.s3_pulse import PULSE
 from tests.command import run
 from tests.faulty_proxy import FaultyProxy, faulty_proxy, retry_at_once
 from tests.s3_server import BUCKET, S3Server
@@ -171,6 +173,38 @@ def test_an_outage_ends_in_an_error_of_the_disk_kind(
     with pytest.raises(OSError, match="answers 503") as raised:
         store.read("a")
     assert (raised.value.errno, raised.value.filename) == (errno.EIO, f"{s3_url}/a")
+
+
+def test_a_store_that_was_waited_for_in_vain_is_not_waited_for_again_before_it_answers(
+    proxy: FaultyProxy, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_client, "_PATIENT", s3_client._PATIENT | {"max_retries": 20})
+    store = S3Store(s3_url)
+    store.create("a", b"x")
+    asked = []
+    for _ in range(2):
+        proxy.requests.clear()
+        proxy.faults[:] = [("GET", "/a", [503] * 100)]
+        with pytest.raises(NoAnswerError, match="answers 503"):
+            store.read("a")
+        asked.append(proxy.count("GET"))
+        assert PULSE.silence_s() > 0
+    assert asked[0] > 20
+    assert asked[1] <= 4
+    proxy.faults.clear()
+    assert store.read("a") == b"x"
+    assert PULSE.silence_s() == 0
+    proxy.script("GET", "/a", *[503] * 10)
+    assert store.read("a") == b"x"  # waited for again
+
+
+@pytest.mark.parametrize(("fault", "kind"), [(400, OSError), (403, PermissionError)])
+def test_a_no_is_an_answer(proxy: FaultyProxy, store: S3Store, fault: int, kind: type[OSError]) -> None:
+    proxy.script("GET", "/first", fault)
+    with pytest.raises(kind) as raised:
+        store.read("first")
+    assert not isinstance(raised.value, NoAnswerError)
+    assert PULSE.silence_s() == 0
 
 
 def test_an_open_object_that_is_replaced_is_not_read_on(store: S3Store) -> None:

@@ -13,14 +13,18 @@ import pyarrow as pa
 import pytest
 
 import pipeline.reader as reading
+import pipeline.shard as shard
+import pipeline.shard_objects as shard_objects
 import pipeline.synthesis as synthesis
 from pipeline.bank import Bank, create_or_open_bank, open_bank
+from pipeline.case import AIR_HU
 from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
 from pipeline.manifest import WHOLE
-from pipeline.reader import SampleReader, column_names, located
+from pipeline.reader import EndlessReader, SampleReader, column_names, located
 from pipeline.shard import object_path
+from pipeline.shard_objects import BrokenSampleError
 from pipeline.spec import SampleSpec
 from pipeline.views import merge
 from tests.cases import make_bank, make_case
@@ -55,8 +59,9 @@ def copy(home: Path, tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def reader_of(dataset: Dataset, table: pa.Table | None = None) -> SampleReader:
-    return SampleReader(dataset, located(dataset, dataset.columns(column_names(dataset)) if table is None else table))
+def reader_of(dataset: Dataset, table: pa.Table | None = None, **options: Any) -> SampleReader:
+    rows = located(dataset, dataset.columns(column_names(dataset)) if table is None else table)
+    return SampleReader(dataset, rows, **options)
 
 
 def read(reader: SampleReader, k: int) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
@@ -124,13 +129,52 @@ def test_a_view_reads_from_its_sources(home: Path, tmp_path: Path, kind: str) ->
         np.testing.assert_array_equal(label, sample.label)
 
 
+# -- healthy twins and endless samples --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_healthy_twin_is_the_patch_of_the_case(home: Path, kind: str) -> None:
+    dataset = open_dataset(home / kind)
+    reader = reader_of(dataset)
+    for k in range(SAMPLES):
+        image, label = read(reader, k)
+        healthy = np.full(SHAPE, 77, np.int16)
+        assert reader.read(k, image, label, healthy) == k
+        np.testing.assert_array_equal(healthy, dataset.healthy(k))
+        assert (healthy != image).any() == bool(dataset.row(k)["n_tumors"])
+
+
+def test_the_healthy_twin_has_air_beyond_its_case(tmp_path: Path) -> None:
+    with create_or_open_bank(tmp_path / "bank", 3.0) as writer:
+        writer.add_case(make_case(shape=(40, 36, 30)))
+    shape = (48, 40, 32)
+    dataset = open_dataset(make(open_bank(tmp_path / "bank"), tmp_path / "data", "full", patch_shape=shape, samples=2))
+    healthy = np.full(shape, 77, np.int16)
+    reader_of(dataset).read(1, np.empty(shape, np.int16), np.empty(shape, np.uint8), healthy)
+    np.testing.assert_array_equal(healthy, dataset.healthy(1))
+    assert (healthy == AIR_HU).any()
+
+
+def test_endless_samples_are_those_that_are_stored(home: Path) -> None:
+    """Under the index that a dataset of this config has them, or would have them: there is no last one."""
+    dataset = open_dataset(home / "full")
+    reader = EndlessReader(open_bank(home / "bank"), dataset.info.config)
+    image, label, healthy = (np.full(SHAPE, 77, dtype) for dtype in (np.int16, np.uint8, np.int16))
+    for k in (0, 7, 3):
+        assert reader.read(k, image, label, healthy) == k
+        np.testing.assert_array_equal(image, dataset.sample(k).image)
+        np.testing.assert_array_equal(label, dataset.sample(k).label)
+        np.testing.assert_array_equal(healthy, dataset.healthy(k))
+    assert reader.read(10**9, image, label) == 10**9
+
+
 # -- files and threads ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_share_a_reader(home: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where files and cases are dropped and opened again all the time."""
-    monkeypatch.setattr(reading, "OPEN_FILES", 1)
+    monkeypatch.setattr(shard_objects, "OPEN_FILES", 1)
     monkeypatch.setattr(reading, "OPEN_CASES", 1)
     dataset = open_dataset(home / kind)
     expected = [dataset.sample(index).image for index in range(SAMPLES)]
@@ -151,7 +195,7 @@ def test_threads_share_a_reader(home: Path, kind: str, monkeypatch: pytest.Monke
 
 
 def test_few_files_are_open_and_none_after_closing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "OPEN_FILES", 2)
+    monkeypatch.setattr(shard_objects, "OPEN_FILES", 2)
     reader = reader_of(open_dataset(home / "delta"))
     for k in range(SAMPLES):
         read(reader, k)
@@ -227,10 +271,31 @@ def test_a_bank_of_another_state_is_refused(copy: Path) -> None:
 
 def test_without_its_bank_only_full_can_be_read(copy: Path) -> None:
     shutil.rmtree(copy / "bank")
-    read(reader_of(open_dataset(copy / "full")), 0)
+    full = reader_of(open_dataset(copy / "full"))
+    image, label = read(full, 0)
     for kind in ("delta", "recipe"):
         with pytest.raises(InputError, match="its bank is needed here"):
             read(reader_of(open_dataset(copy / kind)), 0)
+    with pytest.raises(InputError, match=r"its bank is needed here.*no such bank") as caught:
+        full.read(0, image, label, np.empty(SHAPE, np.int16))
+    assert not isinstance(caught.value, BrokenSampleError)  # it is not the sample's fault
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checksums_can_be_left_out(home: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work is not done then, so whoever leaves them out gains something."""
+    dataset = open_dataset(home / kind)
+    expected = dataset.sample(4)
+    asked: list[str] = []
+    monkeypatch.setattr(shard, "crc32c", lambda data: asked.append("chunk") or 0)
+    monkeypatch.setattr(reading, "array_crc32c", lambda data: asked.append("pixels") or 0)
+    image, label = read(reader_of(dataset, checksums=False), 4)
+    np.testing.assert_array_equal(image, expected.image)
+    np.testing.assert_array_equal(label, expected.label)
+    assert asked == []
+    with pytest.raises(BrokenSampleError):
+        read(reader_of(dataset), 4)
+    assert asked
 
 
 @pytest.mark.parametrize("kind", KINDS)

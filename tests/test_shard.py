@@ -15,6 +15,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numcodecs import blosc
 
 from pipeline.shard import (
     DTYPES,
@@ -25,11 +26,14 @@ from pipeline.shard import (
     ShardWriter,
     StoredKind,
     array_crc32c,
+    array_metadata,
     chunk_edge,
     crc32c,
     decode_chunk,
     decode_sample,
+    describes,
     encode_chunk,
+    group_metadata,
     object_path,
 )
 from pipeline.store import FolderStore
@@ -143,14 +147,14 @@ def test_zarr_decodes_each_sample_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data_type", "itemsize", "bytes_codec"),
+    ("name", "data_type", "itemsize", "shuffle", "bytes_codec"),
     [
-        ("image", "int16", 2, {"name": "bytes", "configuration": {"endian": "little"}}),
-        ("label", "uint8", 1, {"name": "bytes"}),
+        ("image", "int16", 2, "bitshuffle", {"name": "bytes", "configuration": {"endian": "little"}}),
+        ("label", "uint8", 1, "noshuffle", {"name": "bytes"}),
     ],
 )
 def test_the_metadata_is_the_format(
-    tmp_path: Path, name: str, data_type: str, itemsize: int, bytes_codec: dict[str, Any]
+    tmp_path: Path, name: str, data_type: str, itemsize: int, shuffle: str, bytes_codec: dict[str, Any]
 ) -> None:
     write_shard(tmp_path / "s.zarr", random_arrays(3, (8, 4, 2)))
     document = json.loads((tmp_path / "s.zarr" / name / "zarr.json").read_text())
@@ -158,7 +162,7 @@ def test_the_metadata_is_the_format(
     assert document["shape"] == [3, 8, 4, 2]
     assert document["data_type"] == data_type
     assert document["chunk_grid"] == {"name": "regular", "configuration": {"chunk_shape": [3, 8, 4, 2]}}
-    blosc = {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "typesize": itemsize, "blocksize": 0}
+    blosc = {"cname": "lz4", "clevel": 5, "shuffle": shuffle, "typesize": itemsize, "blocksize": 0}
     sharding = {
         "chunk_shape": [1, 8, 4, 2],
         "codecs": [bytes_codec, {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}],
@@ -168,10 +172,50 @@ def test_the_metadata_is_the_format(
     assert document["codecs"] == [{"name": "sharding_indexed", "configuration": sharding}]
 
 
-def test_differences_are_compressed_harder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "codec", "level", "shuffle"),
+    [("label", "lz4", 5, blosc.BITSHUFFLE), ("image", "zstd", 3, blosc.SHUFFLE), ("label", "zstd", 3, blosc.SHUFFLE)],
+)
+def test_chunks_that_are_shuffled_otherwise_are_read_as_well(name: str, codec: str, level: int, shuffle: int) -> None:
+    """As they were written before: a dataset outlives the software that made it."""
+    array = random_arrays(2, (40, 40, 40))[name][1]
+    out = np.zeros_like(array)
+    decode_chunk(sealed(blosc.compress(array, codec.encode(), level, shuffle, 0)), out)
+    np.testing.assert_array_equal(out, array)
+
+
+@pytest.mark.parametrize(
+    ("written", "changes", "found"),
+    [
+        ("label", {}, True),
+        ("label", {"noshuffle": "bitshuffle"}, True),
+        ("label", {"noshuffle": "other"}, False),
+        ("label", {"noshuffle": "bitshuffle", "uint8": "int8"}, False),
+        ("image", {}, True),
+        ("image", {"bitshuffle": "noshuffle"}, False),
+        ("group", {}, False),
+    ],
+)
+def test_metadata_is_the_one_of_now_or_of_before(written: str, changes: dict[str, str], found: bool) -> None:
+    name = "image" if written == "group" else written
+    text = json.dumps(group_metadata() if written == "group" else array_metadata(name, (3, 8, 4, 2)))
+    for old, new in changes.items():
+        text = text.replace(f'"{old}"', f'"{new}"')
+    assert describes(json.loads(text), array_metadata(name, (3, 8, 4, 2))) == found
+
+
+@pytest.mark.parametrize("shuffle", ["shuffle", "noshuffle"])
+def test_metadata_of_differences_may_be_those_of_before(shuffle: str) -> None:
+    now = array_metadata("image", (3, 8, 4, 2), kind="delta")
+    before = json.dumps(now).replace('"lz4"', '"zstd"').replace('"clevel": 5', '"clevel": 3')
+    assert describes(json.loads(before.replace('"noshuffle"', f'"{shuffle}"')), now)
+    assert not describes(json.loads(before.replace('"int16"', '"int8"')), now)
+
+
+def test_differences_are_not_shuffled(tmp_path: Path) -> None:
     write_shard(tmp_path / "s.zarr", random_arrays(3, (8, 4, 2)), "delta")
     document = json.loads((tmp_path / "s.zarr/image/zarr.json").read_text())
-    blosc = {"cname": "zstd", "clevel": 3, "shuffle": "shuffle", "typesize": 2, "blocksize": 0}
+    blosc = {"cname": "lz4", "clevel": 5, "shuffle": "noshuffle", "typesize": 2, "blocksize": 0}
     assert document["codecs"][0]["configuration"]["codecs"][1] == {"name": "blosc", "configuration": blosc}
 
 

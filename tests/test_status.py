@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import InputError
 from pipeline.manifest import part_name
-from pipeline.status import dataset_status, describe_status
+from pipeline.status import _recent_rate, dataset_status, describe_status
 from tests.datasets import make_dataset
 
 SAMPLES, SHARDS = 10, 3  # 4 + 4 + 2
@@ -76,13 +77,41 @@ def test_a_growing_dataset(
 
 def test_the_lines_say_rate_time_left_and_how_to_go_on(folder: Path) -> None:
     leave(folder, {0: 100.0, 1: 102.0})
-    lines = describe_status(dataset_status(folder) | {"seconds_since_last_commit": 185.0})
+    lines = describe_status(dataset_status(folder) | {"seconds_since_last_commit": 185.0, "idle": False})
     assert lines == [
         f"{folder}: 8 of 10 samples, 2 of 3 shards",
-        "2.0 samples/s over the latest shards, 1 s left at that rate",
+        "2.0 samples/s of late, 1 s left at that rate",
         "last commit 3 min 05 s ago",
         "1 unfinished attempts; the same generate command resumes",
     ]
+
+
+def test_a_dataset_that_nobody_works_on_says_so(folder: Path) -> None:
+    leave(folder, {0: time.time() - 7202, 1: time.time() - 7200})
+    status = dataset_status(folder)
+    assert status["idle"]
+    assert describe_status(status)[1] == (
+        "nothing was committed for 2 h 00 min; 2.0 samples/s before that, 1 s left at that rate"
+    )
+    os.utime(folder / part_name(0))
+    assert not dataset_status(folder)["idle"]
+
+
+@pytest.mark.parametrize(
+    ("times", "rate"),
+    [
+        ([0, 10, 20, 30], 0.4),
+        ([0, 10, 20, 10_000, 10_001, 10_002], 4.0),  # a night between two runs
+        ([*range(0, 4000, 2), *range(4000, 6000)], 4.0),  # faster since half an hour: more workers
+        ([0, 900, 1800, 2700], 4 / 900),  # whole cases take long
+        ([0, 0, 0, 300, 300, 300, 600, 600, 600], 8 * 4 / 600),  # workers that end together make no pauses
+        ([5], None),
+        ([0, 10_000], None),
+    ],
+)
+def test_the_rate_is_that_of_late_without_pauses(times: list[float], rate: float | None) -> None:
+    found, _ = _recent_rate(times, 4)
+    assert found == (None if rate is None else pytest.approx(rate, rel=0.01))
 
 
 def test_nothing_committed_has_no_rate_to_tell(folder: Path) -> None:

@@ -48,6 +48,23 @@ def test_an_object_is_written_once_and_replaced_at_will(store: Store) -> None:
     assert (store.read("new"), store.size("new")) == (b"", 0)
 
 
+def test_a_replacement_takes_the_place_of_the_older_object_when_it_is_finished(store: Store) -> None:
+    store.replace("a/b", b"old")
+    dropped = store.replacement("a/b")
+    dropped.write(b"never to be")
+    dropped.abandon()
+    made = store.replacement("a/b")
+    made.write(b"half, ")
+    assert store.read("a/b") == b"old"
+    made.write(b"whole")
+    made.finish()
+    made.abandon()
+    assert store.read("a/b") == b"half, whole"
+    assert keys(store) == ["a/b"]
+    if store.folder is not None:
+        assert os.listdir(store.folder / "a") == ["b"]  # noqa: PTH208
+
+
 def test_one_of_many_threads_creates(store: Store) -> None:
     start = threading.Barrier(16)
 

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,7 +24,8 @@ from pipeline.catalog import Dataset, open_dataset
 from pipeline.errors import InputError
 from tests.datasets import make_dataset, object_file, open_files_below
 from training.augment import to_window
-from training.order import epoch_permutation
+from training.order import IntArray, Tail, epoch_permutation
+from training.reader import BatchReader
 from training.stream import ShardStream
 
 SHAPE = (8, 9, 10)
@@ -146,6 +147,43 @@ def test_a_growing_dataset_gives_what_is_committed(tmp_path: Path) -> None:
     assert sorted(flat(indices(ShardStream(growing, 2, split="all", epochs=1)))) == [0, 1, 2, 3, 8, 9, 10, 11]
 
 
+def test_a_shard_shuffle_gives_each_sample_once_an_epoch(dataset: Dataset) -> None:
+    seen = flat(indices(ShardStream(dataset, 4, epochs=3, shuffle="shard")))
+    epochs = [seen[k : k + 15] for k in (0, 15, 30)]
+    assert all(sorted(epoch) == dataset.indices_of("train") for epoch in epochs)
+    assert len(set(map(tuple, epochs))) == 3
+
+
+def test_a_shard_shuffle_asks_for_the_next_shards_while_it_reads_these(
+    own_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+    expect = BatchReader.expect
+
+    def asking(reading: BatchReader, source: IntArray, place: IntArray) -> None:
+        asked.append(place.tolist())
+        expect(reading, source, place)
+
+    monkeypatch.setattr(BatchReader, "expect", asking)
+    order = flat(indices(ShardStream(own_dataset, 4, split="all", epochs=1, shuffle="shard")))
+    own, later = flat(asked[::2]), flat(asked[1::2])
+    assert own == order  # of 10 shards, 4 samples each
+    assert later == order[28:]  # 7 shards ahead
+
+
+def test_a_filter_leaves_what_fulfils_it(dataset: Dataset) -> None:
+    stream = ShardStream(dataset, 4, epochs=1, where="n_tumors = 2", split="all")
+    wanted = [index for index in dataset.indices_of("all") if dataset.row(index)["n_tumors"] == 2]
+    assert sorted(flat(indices(stream))) == wanted
+    assert stream.samples == len(wanted)
+
+
+def test_a_stream_tells_what_it_gives(dataset: Dataset) -> None:
+    stream = ShardStream(dataset, 4)
+    assert stream.classes == {"background": 0, "liver": 1, "liver_tumor": 2}
+    assert (stream.patch_shape, stream.spacing_mm, stream.skipped) == (SHAPE, 1.0, 0)
+
+
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.float16, torch.float64])
 def test_a_window_maps_hu_to_minus_one_to_one(dataset: Dataset, dtype: torch.dtype | None) -> None:
     low, high = 20.0, 150.0
@@ -199,7 +237,75 @@ def test_the_global_sequence_is_the_same_for_any_number_of_ranks(
     assert [flat(shares) for shares in steps] == indices(ShardStream(dataset, 6, epochs=epochs), 7)
 
 
+# -- the end of a finite stream ---------------------------------------------------------------------------------------
+
+
+def ranks_of(dataset: Dataset, batch_size: int, world_size: int, **settings: Any) -> list[list[list[int]]]:
+    """The indices of each batch of each rank."""
+    return [
+        indices(ShardStream(dataset, batch_size, rank=rank, world_size=world_size, threads=1, **settings))
+        for rank in range(world_size)
+    ]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4, 7, 8])
+@pytest.mark.parametrize("tail", get_args(Tail))
+def test_each_sample_comes_once_over_all_ranks_but_for_what_the_tail_says(
+    dataset: Dataset, world_size: int, tail: Tail
+) -> None:
+    ranks = ranks_of(dataset, 1, world_size, epochs=1, seed=4, tail=tail)
+    whole = flat(indices(ShardStream(dataset, 15, epochs=2, seed=4)))
+    missing = -15 % world_size
+    wanted = {
+        "short": whole[:15],
+        "drop": whole[: 15 - 15 % world_size],
+        "pad": whole[:15] + [-1] * missing,
+        "wrap": whole[: 15 + missing],
+    }[tail]
+    steps = itertools.zip_longest(*ranks, fillvalue=[])
+    assert flat(share for shares in steps for share in shares) == wanted
+    if tail != "short":
+        assert len({len(batches) for batches in ranks}) == 1
+
+
+def test_places_that_are_no_sample_repeat_one(dataset: Dataset) -> None:
+    stream = ShardStream(dataset, 4, epochs=1, rank=1, world_size=2, tail="pad")
+    *_, last = stream  # positions 12, 13, 14 and one beyond the end
+    assert [index < 0 for index in last["index"].tolist()] == [False, False, False, True]
+    assert torch.equal(last["image"][3], last["image"][2])
+    assert torch.equal(last["label"][3], last["label"][2])
+    assert stream.position == 15
+
+
+@pytest.mark.parametrize("tail", get_args(Tail))
+def test_after_any_tail_a_stream_starts_over(dataset: Dataset, tail: Tail) -> None:
+    stream = ShardStream(dataset, 4, epochs=1, tail=tail)
+    first = indices(stream)
+    assert stream.position == 15
+    assert indices(stream) == first
+
+
+def test_dropping_all_there_is_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(InputError, match=r"would drop everything: .* 15 samples in all, a batch of all ranks takes 16"):
+        ShardStream(dataset, 4, epochs=1, rank=1, world_size=4, tail="drop")
+
+
 # -- resuming ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"shuffle": "shard"}, {"weights": {"n_tumors = 2": 3.0}}, {"where": "n_tumors > 0", "shuffle": False}],
+    ids=["shard", "weights", "where"],
+)
+def test_every_position_can_be_resumed_with_any_number_of_ranks(dataset: Dataset, settings: dict[str, Any]) -> None:
+    whole = indices(ShardStream(dataset, 1, epochs=2, **settings))
+    ranks = [ShardStream(dataset, 2, epochs=2, rank=rank, world_size=3, threads=1, **settings) for rank in range(3)]
+    for position in range(len(whole)):
+        for stream in ranks:
+            stream.load_state_dict(stream.state_dict() | {"position": position})
+        steps = itertools.zip_longest(*map(indices, ranks), fillvalue=[])
+        assert flat(share for shares in steps for share in shares) == flat(whole[position:])
 
 
 @pytest.mark.parametrize("delivered", range(8))
@@ -245,7 +351,8 @@ def test_loading_a_state_while_reading_goes_there(dataset: Dataset) -> None:
     [
         ({"seed": 5}, "seed: 0 -> 5"),
         ({"split": "val"}, "split: train -> val"),
-        ({"shuffle": False}, "shuffle: True -> False"),
+        ({"shuffle": False}, "shuffle: full -> index"),
+        ({"shuffle": "shard"}, "shuffle: full -> shard"),
     ],
 )
 def test_the_state_of_another_stream_is_refused(dataset: Dataset, other: dict[str, Any], named: str) -> None:
@@ -531,6 +638,16 @@ def test_an_unforeseen_error_in_a_worker_is_not_swallowed(dataset: Dataset, monk
         next(iter(ShardStream(dataset, 4)))
 
 
+def test_broken_samples_are_left_out_where_that_is_asked_for(own_dataset: Dataset) -> None:
+    remove_shard(own_dataset, 9, "image")
+    stream = ShardStream(own_dataset, 16, split="all", epochs=1, shuffle=False, tail="pad", on_broken="skip")
+    with pytest.warns(UserWarning, match="broken shard 000009"):
+        found = indices(stream)
+    assert found == [list(range(16)), list(range(16, 32)), [32, 33, 34, 35]]
+    assert stream.skipped == 4 + 8  # and the copies of the last one, which was to fill up the batch
+    assert stream.position == 40
+
+
 # -- bad arguments ----------------------------------------------------------------------------------------------------
 
 
@@ -550,6 +667,10 @@ def test_an_unforeseen_error_in_a_worker_is_not_swallowed(dataset: Dataset, monk
         ({"window": (250, -175)}, "low < high"),
         ({"window": (0, float("nan"))}, "low < high"),
         ({"window": (0, 1), "dtype": torch.int16}, "dtype with a window must be one of"),
+        ({"shuffle": "shards"}, "shuffle must be one of True, 'full', 'shard', False, got 'shards'"),
+        ({"tail": "cut"}, "tail must be one of 'short', 'drop', 'pad', 'wrap', got 'cut'"),
+        ({"on_broken": "ignore"}, "on_broken must be one of 'raise', 'skip', got 'ignore'"),
+        ({"where": "n_tumors > 9"}, "no sample of split 'train' fulfils 'n_tumors > 9'"),
         ({"device": "quantum"}, "device quantum cannot be used here: .* Use cpu or cuda"),
     ],
 )

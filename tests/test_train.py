@@ -17,12 +17,23 @@ from pipeline.settings import resolve
 from pipeline.train_config import AugmentConfig, NetworkConfig, TrainConfig
 from tests.datasets import make_dataset, with_manifest
 from training.augment import augment
-from training.checkpoint import read_checkpoint
+from training.checkpoint import load_for_inference, read_checkpoint
 from training.predict import predict_dataset
 from training.train import TrainingInterrupted, learning_rate, train
 
 torch.set_num_threads(1)
 TINY = NetworkConfig(channels=(4, 8), strides=(2,))
+NO_CHANGE = AugmentConfig(
+    flip=0,
+    rotate_share=0,
+    zoom_share=0,
+    scale=0,
+    shift_hu=0,
+    gamma_share=0,
+    noise_hu=0,
+    blur_share=0,
+    low_resolution_share=0,
+)
 SHORT = TrainConfig(
     steps=12,
     warmup_steps=3,
@@ -68,10 +79,10 @@ def tensors(tree: Any, prefix: str = "") -> dict[str, torch.Tensor]:
 
 def assert_same_state(a: Path, b: Path) -> None:
     one, two = read_checkpoint(a), read_checkpoint(b)
-    for name in ("model", "optimizer"):
+    for name in ("model", "averaged", "optimizer"):
         left, right = (tensors(getattr(checkpoint, name)) for checkpoint in (one, two))
         assert left.keys() == right.keys()
-        assert left
+        assert left or name == "averaged"
         assert all(torch.equal(left[key], right[key]) for key in left), name
     assert (one.stream, one.meta.step, one.best_score) == (two.stream, two.meta.step, two.best_score)
 
@@ -97,18 +108,20 @@ def test_every_step_uses_the_schedule(tmp_path: Path, dataset: Dataset) -> None:
     ]
 
 
-def test_contrast_is_scaled_about_the_centre_of_the_window(
+def test_augmentation_is_told_window_and_place_in_the_global_order(
     tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    centers = []
+    seen = []
 
     def remember(*args: Any) -> Any:
-        centers.append(args[4])
+        seen.append(args[3:])
         return augment(*args)
 
     monkeypatch.setattr("training.train.augment", remember)
-    train(dataset, tmp_path / "run", changed(steps=1, window=(-100, 160)), log=silent)
-    assert centers == [30]
+    train(dataset, tmp_path / "run", changed(steps=2, window=(-100, 160), seed=5, accumulate=2), log=silent)
+    assert [(seed, positions.tolist(), window) for seed, positions, window in seen] == [
+        (5, [first, first + 1], (-100, 160)) for first in (0, 2, 4, 6)
+    ]
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(5, 0), (5, 5), (5, 50), (1, 0), (1, 1)])
@@ -148,9 +161,8 @@ def test_thirty_steps_leave_a_whole_run(tmp_path: Path, dataset: Dataset) -> Non
 
 def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data", samples=2)
-    no_change = AugmentConfig(flip=0, scale=0, shift_hu=0, noise_hu=0)
     network = NetworkConfig(channels=(8, 16), strides=(2,))
-    config = TrainConfig(steps=150, lr=2e-2, augment=no_change, network=network, log_every=50)
+    config = TrainConfig(steps=150, lr=2e-2, augment=NO_CHANGE, network=network, log_every=50)
     train(data, tmp_path / "run", config, log=silent)
     for _, truth, prediction in predict_dataset(tmp_path / "run", data, "train"):
         for class_id, least in ((1, 0.95), (2, 0.8)):
@@ -203,6 +215,77 @@ def test_without_validation_samples_the_best_checkpoint_is_the_last(tmp_path: Pa
     assert read_checkpoint(tmp_path / "run" / "best.pt").meta.step == 12
     assert result["val"] is None
     assert not any("val" in record for record in metrics(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("shuffle", ["full", "shard"])
+def test_gradients_of_two_batches_are_those_of_one_twice_as_large(
+    tmp_path: Path, dataset: Dataset, shuffle: str
+) -> None:
+    once = changed(batch_size=4, steps=5, shuffle=shuffle)
+    train(dataset, tmp_path / "once", once, log=silent)
+    train(dataset, tmp_path / "twice", changed(batch_size=2, accumulate=2, steps=5, shuffle=shuffle), log=silent)
+    a, b = (read_checkpoint(tmp_path / name / "last.pt") for name in ("once", "twice"))
+    assert a.stream == b.stream
+    # Weights cannot be compared: Adam blows up the rounding of gradients that are zero, as of biases before a norm.
+    losses = [[record["loss"] for record in metrics(tmp_path / name) if "loss" in record] for name in ("once", "twice")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][0] != losses[0][-1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "poly"},
+        {"precision": "bf16"},
+        {"channels_last": True},
+        {"deterministic": True},
+        {"loss": {"region": "tversky", "voxel": "focal", "class_weights": {"liver_tumor": 3}}},
+        {"ema": 0.5},
+        {"where": "n_tumors > 0"},
+        {"sample_weights": {"n_tumors > 0": 3}},
+        {"keep": 3},
+    ],
+)
+def test_a_run_with_any_setting_goes_on_to_the_same_weights(
+    tmp_path: Path, dataset: Dataset, settings: dict[str, Any]
+) -> None:
+    config = changed(**settings)
+    train(dataset, tmp_path / "straight", config, log=silent)
+    with pytest.raises(Killed):
+        train(dataset, tmp_path / "run", config, log=log_that(kill, "step 8/12"))
+    train(dataset, tmp_path / "run", config, resume=True, log=silent)
+    assert_same_state(tmp_path / "straight" / "last.pt", tmp_path / "run" / "last.pt")
+
+
+def test_averaged_weights_lag_behind_and_are_what_is_used(tmp_path: Path, dataset: Dataset) -> None:
+    train(dataset, tmp_path / "run", changed(ema=0.9), log=silent)
+    state = read_checkpoint(tmp_path / "run" / "last.pt")
+    assert state.averaged is not None
+    used, _, _ = load_for_inference(tmp_path / "run" / "last.pt")
+    for name, weights in used.state_dict().items():
+        assert torch.equal(weights, state.averaged[name])
+    assert not all(torch.equal(state.averaged[name], state.model[name]) for name in state.model)
+
+
+def test_several_datasets_are_trained_on_together(tmp_path: Path, dataset: Dataset) -> None:
+    other = make_dataset(tmp_path / "other", samples=10, seed=1)
+    config = changed(mix=(1, 3), validate_samples=4)
+    result = train([dataset, other], tmp_path / "run", config, log=silent)
+    assert result["val"]["samples"] == 4
+    with pytest.raises(InputError, match="dataset: "):
+        train([other, dataset], tmp_path / "run", config, resume=True, log=silent)
+
+
+def test_datasets_that_do_not_go_together_are_refused(tmp_path: Path, dataset: Dataset) -> None:
+    other = make_dataset(tmp_path / "other", samples=4, patch_shape=(8, 8, 8))
+    with pytest.raises(InputError, match="the same patch shape and spacing"):
+        train([dataset, other], tmp_path / "run", changed(crop_shape=None), log=silent)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["last.pt", "curve.png", "config.yaml", "metrics.jsonl"])
+def test_a_run_holds(straight: Path, name: str) -> None:
+    assert (straight / name).stat().st_size > 0
 
 
 # -- stop and resume
@@ -371,6 +454,10 @@ def test_resume_needs_a_run_and_a_new_run_needs_a_place(tmp_path: Path, dataset:
         ({"crop_shape": (24, 16, 16)}, r"crop_shape \(24, 16, 16\) is larger than the patches"),
         ({"crop_shape": None, "network": {"channels": (2,) * 3, "strides": (2, 3)}}, r"patch shape.*\(12, 12, 12\)"),
         ({"device": "gpu"}, "device 'gpu' cannot be used"),
+        ({"precision": "fp16"}, "precision fp16 needs a GPU"),
+        ({"batch_size": 13}, "--batch-size 13: .* has 12 training samples"),
+        ({"where": "nonsense ="}, "nonsense"),
+        ({"mix": (1, 2)}, "mix names 2 shares for 1 datasets"),
     ],
 )
 def test_settings_that_cannot_train_are_refused_before_anything_is_written(

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from training.network import ClassTable
 from training.predict import Prediction
-from training.validation import scores_line, validation_scores
+from training.validation import sample_scores, scores_line, validation_scores
 
 CLASSES = ClassTable({"background": 0, "liver": 1, "liver_tumor": 2, "kidney": 5, "kidney_tumor": 6})
 
@@ -16,8 +18,12 @@ def pair(truth: str, prediction: str) -> Prediction:
     return Prediction(0, *ids)
 
 
+def scores_of(pairs: list[Prediction]) -> dict[str, Any]:
+    return validation_scores(sample_scores(pairs, CLASSES), CLASSES)
+
+
 def test_dice_is_the_mean_over_samples_that_have_the_class() -> None:
-    scores = validation_scores([pair("1122", "1120"), pair("1100", "1100"), pair("0222", "0000")], CLASSES)
+    scores = scores_of([pair("1122", "1120"), pair("1100", "1100"), pair("0222", "0000")])
     assert scores["dice"] == {
         "liver": 1.0,
         "liver_tumor": pytest.approx((2 / 3 + 0) / 2),
@@ -29,10 +35,10 @@ def test_dice_is_the_mean_over_samples_that_have_the_class() -> None:
 
 
 def test_false_positives_are_tumor_voxels_of_any_class_in_healthy_samples() -> None:
-    scores = validation_scores([pair("1155", "1265"), pair("0000", "2000"), pair("2000", "2222")], CLASSES)
+    scores = scores_of([pair("1155", "1265"), pair("0000", "2000"), pair("2000", "2222")])
     assert scores["false_positive_voxels"] == 1.5
     assert scores["healthy_samples"] == 2
-    assert validation_scores([pair("2", "2")], CLASSES)["false_positive_voxels"] is None
+    assert scores_of([pair("2", "2")])["false_positive_voxels"] is None
 
 
 @pytest.mark.parametrize(
@@ -44,13 +50,13 @@ def test_false_positives_are_tumor_voxels_of_any_class_in_healthy_samples() -> N
     ],
 )
 def test_the_score_is_the_tumors_dice(pairs: list[Prediction], score: float) -> None:
-    assert validation_scores(pairs, CLASSES)["score"] == pytest.approx(score)
+    assert scores_of(pairs)["score"] == pytest.approx(score)
 
 
 def test_the_line_names_what_there_is() -> None:
-    line = scores_line(validation_scores([pair("12", "12"), pair("1", "2")], CLASSES))
+    line = scores_line(scores_of([pair("12", "12"), pair("1", "2")]))
     assert line == (
         "2 samples: liver Dice 0.500 (n=2), liver_tumor Dice 1.000 (n=1), "
         "1.0 false tumor voxels per healthy sample (n=1)"
     )
-    assert "no class" in scores_line(validation_scores([pair("0", "0")], CLASSES) | {"false_positive_voxels": None})
+    assert "no class" in scores_line(scores_of([pair("0", "0")]) | {"false_positive_voxels": None})

@@ -21,9 +21,10 @@ from pipeline.description import dataset_classes, read_info
 from pipeline.errors import InputError, PhantumorError
 from pipeline.export import export
 from pipeline.inspection import summarise
-from pipeline.manifest import SCHEMA, part_name, read_part, sample_id, write_whole_manifest
+from pipeline.manifest import SCHEMA, part_name, read_part, sample_id
 from pipeline.store import open_store
 from pipeline.views import merge, select
+from pipeline.whole_manifest import write_whole_manifest
 from tests.cases import make_bank
 from tests.command import run
 from tests.damage import edit_json, rewrite_part

@@ -1,27 +1,27 @@
 """Crops, augmentation and the HU window, batched on the device that the batch is on.
 
-In: `image` int16 or float HU and `label` uint8 class ids, both (B, 1, X, Y, Z). Every draw is per sample and comes from
-the generator that is passed; geometric draws serve image and label alike. Pure: inputs are never written to.
+In: `image` int16 or float HU and `label` uint8 class ids, both (B, 1, X, Y, Z), with the positions of the samples in
+the global order. Every draw depends on (seed, position) alone, so a sample comes out the same in any batch and on any
+rank: to the bit on a CPU. Pure: inputs are never written to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pipeline.train_config import AugmentConfig
+from training.augmentation.draws import Purpose, draw, generator
+from training.augmentation.intensity import change
+from training.augmentation.separable import to_device
+from training.augmentation.spatial import move
 
 Shape3 = tuple[int, int, int]
-DEFAULT_CENTER_HU = 37.5  # centre of the default window (-175, 250)
-
-
-def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The generator of one training step: the same for (seed, step) whether the run was resumed or not."""
-    state = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state[0]))
+Positions = Sequence[int] | npt.NDArray[np.int64]
 
 
 def to_window(image: Tensor, window: tuple[float, float]) -> Tensor:
@@ -34,18 +34,18 @@ def augment(
     image: Tensor,
     label: Tensor,
     config: AugmentConfig,
-    generator: torch.Generator,
-    center_hu: float = DEFAULT_CENTER_HU,
+    seed: int,
+    positions: Positions,
+    window: tuple[float, float],
 ) -> tuple[Tensor, Tensor]:
-    """Flip each axis, scale the contrast about `center_hu`, shift and add white noise; float32 HU and the label."""
-    image, label = _flip(image.to(torch.float32), label, config.flip, generator)
-    draws = _uniform((3, image.shape[0]), generator).to(torch.float32).view(3, -1, 1, 1, 1, 1)
-    scale = 1 + config.scale * (2 * draws[0] - 1)
-    shift_hu = config.shift_hu * (2 * draws[1] - 1)
-    noise_sd_hu = config.noise_hu * draws[2]
-    image = (image - center_hu) * scale + (center_hu + shift_hu)
-    if config.noise_hu > 0:
-        image += noise_sd_hu * torch.randn(image.shape, generator=generator, device=image.device)
+    """The batch moved and its HU changed as `config` says: float32 HU, before the window, and the label; both new.
+
+    ValueError unless there is one position for each sample.
+    """
+    changes = [draw(config, seed, int(position)) for position in _one_each(positions, image)]
+    with torch.autocast(image.device.type, enabled=False):  # HU in bf16 are off by up to 4
+        image, label = move(image, label, [movement for movement, _ in changes])
+        change(image, [appearance for _, appearance in changes], window)
     return image, label
 
 
@@ -55,56 +55,58 @@ def random_crop(
     shape: Shape3,
     tumor_share: float,
     tumor_ids: Collection[int],
-    generator: torch.Generator,
+    seed: int,
+    positions: Positions,
 ) -> tuple[Tensor, Tensor]:
     """One crop of `shape` per sample, with probability `tumor_share` around a random tumor voxel, else anywhere.
 
     The tumor voxel lies within a quarter of the crop's edge from its centre, further out only where the crop would
-    leave the patch. Samples without tumor are cropped anywhere. ValueError when `shape` does not fit into the patch.
+    leave the patch. Samples without tumor are cropped anywhere. ValueError when `shape` does not fit into the patch,
+    and unless there is one position for each sample.
     """
     if any(s > n for s, n in zip(shape, label.shape[2:], strict=True)):
         raise ValueError(f"a crop of {shape} does not fit into a patch of {tuple(label.shape[2:])}")
-    size = torch.tensor(shape, device=label.device)
-    room = torch.tensor(label.shape[2:], device=label.device) - size
-    batch = label.shape[0]
-    anywhere = (_uniform((batch, 3), generator) * (room + 1)).long()
-    voxel, has_tumor = _random_voxel(_is_one_of(label, tumor_ids), generator)
-    reach = size // 4
-    jitter = (_uniform((batch, 3), generator) * (2 * reach + 1)).long() - reach
-    around = torch.minimum((voxel - size // 2 + jitter).clamp_min(0), room)
-    chosen = has_tumor & (_uniform((batch,), generator) < tumor_share)
-    origin = torch.where(chosen[:, None], around, anywhere)
+    u = np.stack([generator(seed, int(p), Purpose.CROP).random(8) for p in _one_each(positions, image)])
+    room = np.array(label.shape[2:]) - np.array(shape)
+    origin = to_device((u[:, :3] * (room + 1)).astype(np.int64), label.device)
+    if tumor_share > 0:
+        voxel, has_tumor = _random_voxel(_is_one_of(label, tumor_ids), to_device(u[:, 3:4], label.device))
+        chosen = has_tumor & to_device(u[:, 4] < tumor_share, label.device)
+        origin = torch.where(chosen[:, None], _around(voxel, u[:, 5:], shape, room), origin)
     return _crop(image, origin, shape), _crop(label, origin, shape)
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """U[0, 1) in float64, so that `floor(u * n)` stays below n."""
-    return torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
-
-
-def _flip(image: Tensor, label: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    chosen = _uniform((3, image.shape[0]), generator) < share
-    for axis in range(3):
-        flipped = chosen[axis].view(-1, 1, 1, 1, 1)
-        image = torch.where(flipped, image.flip(axis + 2), image)
-        label = torch.where(flipped, label.flip(axis + 2), label)
-    return image, label
+def _one_each(positions: Positions, image: Tensor) -> Positions:
+    if len(positions) != len(image):
+        raise ValueError(f"{len(image)} samples need as many positions, got {len(positions)}")
+    return positions
 
 
 def _is_one_of(label: Tensor, class_ids: Collection[int]) -> Tensor:
     table = torch.zeros(256, dtype=torch.bool)
     table[sorted(class_ids)] = True
-    return table.to(label.device).index_select(0, label.flatten().int()).view(label.shape)
+    return table.to(label.device, non_blocking=True).index_select(0, label.flatten().int()).view(label.shape)
 
 
-def _random_voxel(mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A uniformly drawn voxel (B, 3) of each sample's mask, and whether it has one (B,); without a host round trip."""
-    order = mask.flatten(1).cumsum(1)
+def _random_voxel(mask: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The voxel (B, 3) of each sample's mask that `u` (B, 1) in [0, 1) picks, and whether it has one (B,).
+
+    Without a round trip to the host. `u` is float64, so that `floor(u * n)` stays below n.
+    """
+    order = mask.flatten(1).cumsum(1, dtype=torch.int32)
     count = order[:, -1:]
-    rank = (_uniform((mask.shape[0], 1), generator) * count).long() + 1
-    flat = torch.searchsorted(order, rank).clamp_max(order.shape[1] - 1)[:, 0]
+    flat = torch.searchsorted(order, (u * count).int() + 1).clamp_max(order.shape[1] - 1)[:, 0]
     _, y, z = mask.shape[2:]
     return torch.stack((flat // (y * z), flat // z % y, flat % z), 1), count[:, 0] > 0
+
+
+def _around(voxel: Tensor, u: npt.NDArray[np.float64], shape: Shape3, room: npt.NDArray[np.int64]) -> Tensor:
+    """The origins (B, 3) of crops about voxels (B, 3), off the centre as `u` (B, 3) in [0, 1) says, in the patch."""
+    size = np.array(shape)
+    reach = size // 4
+    before = (u * (2 * reach + 1)).astype(np.int64) - reach - size // 2
+    wished = (voxel + to_device(before, voxel.device)).clamp_min(0)
+    return torch.minimum(wished, to_device(room, voxel.device))
 
 
 def _crop(volume: Tensor, origin: Tensor, shape: Shape3) -> Tensor:

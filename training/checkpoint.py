@@ -1,14 +1,15 @@
-"""The folder of a run: `last.pt` and `best.pt`, `config.yaml`, `metrics.jsonl`.
+"""The checkpoints of a run: `last.pt`, `best.pt`, and `step-NNNNNNN.pt` for those before the last that are kept.
 
-A checkpoint is everything that the next step depends on (weights, optimizer, step, position in the stream) and
-everything that inference needs (classes, spacing, window, patch shape). Written whole or not at all, and read with
-`torch.load(weights_only=True)` alone: a checkpoint from elsewhere cannot run code.
+A checkpoint is everything that the next step depends on and everything that inference needs (classes, spacing, window,
+patch shape). Random numbers and the learning rate need no state: they are functions of (seed, step). Written whole or
+not at all, and read with `torch.load(weights_only=True)` alone: a checkpoint from elsewhere cannot run code.
 """
 
 from __future__ import annotations
 
 import io
-import json
+import os
+import shutil
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,8 +24,9 @@ from pipeline.train_config import TrainConfig
 from training.network import ClassTable, Shape3, build_network
 
 FORMAT = "phantumor checkpoint"
-FORMAT_VERSION = 1
-LAST, BEST, CONFIG, METRICS = "last.pt", "best.pt", "config.yaml", "metrics.jsonl"
+FORMAT_VERSION = 2
+LAST, BEST, CONFIG = "last.pt", "best.pt", "config.yaml"
+_KEPT = "step-{:07d}.pt"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class Checkpoint:
 
     meta: RunMeta
     model: dict[str, Any]
+    averaged: dict[str, Any] | None  # moving average of the weights, of runs with `ema`
     optimizer: dict[str, Any]
+    scaler: dict[str, Any] | None  # of the loss, of runs in fp16
     stream: dict[str, Any]
     best_score: float | None  # of the validations so far; None before the first
     validated_step: int  # the step of the last validation, 0 before the first
@@ -111,26 +115,60 @@ def _load(path: Path) -> Any:
         ) from error
 
 
-def load_for_inference(run: Path, name: str | None = None) -> tuple[torch.nn.Module, ClassTable, RunMeta]:
-    """The network of a run in evaluation mode on the CPU, its classes, and what it was trained with.
+def save_last(run: Path, checkpoint: Checkpoint, keep: int) -> None:
+    """Write `last.pt`; of those before it, the `keep - 1` newest stay as `step-NNNNNNN.pt`."""
+    last = run / LAST
+    if keep > 1 and last.is_file():
+        step = read_checkpoint(last).meta.step
+        if 0 < step < checkpoint.meta.step:
+            _copy_aside(last, run / _KEPT.format(step))
+    save_checkpoint(last, checkpoint)
+    for old in kept_checkpoints(run)[: -(keep - 1) or None]:
+        old.unlink()
 
-    `name` picks the checkpoint; by default `best.pt`, or `last.pt` of a run that has not been validated yet.
-    """
-    if not run.is_dir():
-        raise InputError(f"{run}: no such run. Give the --out folder of `phantumor train`")
-    names = (name,) if name else (BEST, LAST)
-    found = [run / candidate for candidate in names if (run / candidate).is_file()]
+
+def kept_checkpoints(run: Path) -> list[Path]:
+    """The checkpoints before the last one, oldest first."""
+    return sorted(run.glob("step-*.pt"))
+
+
+def _copy_aside(file: Path, target: Path) -> None:
+    """A second name for a file that is about to be replaced."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(file, target)
+    except OSError:  # a disk without hard links
+        shutil.copyfile(file, target)
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The checkpoint that a user means: a file, or of a run's folder the best one, or the last before a validation."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"{path}: no such run. Give the --out folder of `phantumor train`, or one of its .pt files")
+    found = [path / name for name in (BEST, LAST) if (path / name).is_file()]
     if not found:
         raise InputError(
-            f"{run} is not a run: it holds no {' or '.join(names)}. Give the --out folder of `phantumor train`"
+            f"{path} is not a run: it holds no {BEST} or {LAST}. Give the --out folder of `phantumor train`"
         )
-    checkpoint = read_checkpoint(found[0])
-    if checkpoint.meta.step == 0:
-        raise InputError(f"{found[0]} is from before the first step, its network knows nothing yet. Train it further")
-    table = ClassTable(checkpoint.meta.classes)
-    network = build_network(checkpoint.meta.config.network, len(table))
-    load_state(network, checkpoint.model, found[0])
-    return network.eval(), table, checkpoint.meta
+    return found[0]
+
+
+def load_for_inference(path: Path) -> tuple[torch.nn.Module, ClassTable, RunMeta]:
+    """The network of a run or checkpoint in evaluation mode on the CPU, its classes, and what it was trained with.
+
+    Weights are the moving average where the run has one.
+    """
+    file = checkpoint_file(path)
+    checkpoint = read_checkpoint(file)
+    meta = checkpoint.meta
+    if meta.step == 0:
+        raise InputError(f"{file} is from before the first step, its network knows nothing yet. Train it further")
+    table = ClassTable(meta.classes)
+    network = build_network(meta.config.network, len(table), meta.patch_shape)
+    load_state(network, checkpoint.model if checkpoint.averaged is None else checkpoint.averaged, file)
+    return network.eval(), table, meta
 
 
 def load_state(network: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
@@ -145,25 +183,3 @@ def load_state(network: torch.nn.Module, state: dict[str, Any], path: Path) -> N
 def write_config(run: Path, config: TrainConfig, data: str) -> None:
     """`config.yaml`: the resolved settings in the form that `--config` reads, under the dataset's path as a comment."""
     replace_file(run / CONFIG, f"# data: {data!r}\n{to_yaml(config)}".encode())
-
-
-def append_metrics(run: Path, record: dict[str, Any]) -> None:
-    """Add one line to `metrics.jsonl`."""
-    with (run / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def trim_metrics(run: Path, step: int) -> list[dict[str, Any]]:
-    """Drop the lines after `step`, which a resumed run writes again, and a line that a crash cut; what is left."""
-    file = run / METRICS
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    kept = [line for line in lines if _step_of(line) <= step]
-    replace_file(file, "".join(f"{line}\n" for line in kept).encode())
-    return [json.loads(line) for line in kept]
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")

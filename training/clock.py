@@ -17,14 +17,14 @@ STALL_HINT_FROM = 0.1  # share of the time spent waiting for data
 
 
 class Clock:
-    """Counts steps: `start()`, wait for the batch, `got_data()`, compute, `finish()`.
+    """Counts steps: `start()`, once or more `wait()` for a batch, `got_data()` and compute, then `finish()`.
 
     `interval` figures cover the steps since the last record, `total` ones the whole session.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
-        self._started = self._got = 0.0
+        self._started = self._waiting = self._step_wait_s = 0.0
         self.total_s = self.total_wait_s = 0.0
         self._clear_interval()
 
@@ -34,16 +34,21 @@ class Clock:
         self._seconds = self._wait_s = 0.0
 
     def start(self) -> None:
-        """The step begins to wait for its batch."""
+        """The step begins."""
         self._started = self._now()
+        self._step_wait_s = 0.0
+
+    def wait(self) -> None:
+        """The step begins to wait for a batch."""
+        self._waiting = self._now()
 
     def got_data(self) -> None:
         """The batch is there."""
-        self._got = self._now()
+        self._step_wait_s += self._now() - self._waiting
 
     def finish(self, loss: float, samples: int) -> None:
         """The step is done; on a GPU call it only after the step's work was waited for."""
-        seconds, wait_s = self._now() - self._started, self._got - self._started
+        seconds, wait_s = self._now() - self._started, self._step_wait_s
         self._losses.append(loss)
         self._samples += samples
         self._seconds, self._wait_s = self._seconds + seconds, self._wait_s + wait_s

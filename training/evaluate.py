@@ -24,14 +24,8 @@ from pipeline.sources import CaseSource, find_cases
 from pipeline.store import Location, open_store
 from pipeline.versions import software
 from pipeline.volume import read_nifti, write_nifti
-from training.predict import (
-    Segmenter,
-    load_segmenter,
-    nifti_by_name,
-    predict_grid,
-    predict_samples,
-    samples_to_predict,
-)
+from training.predict import Segmenter, load_segmenter, predict_grid, predict_samples, samples_to_predict
+from training.prediction.images import nifti_by_name
 from training.report import Example, choose_examples, write_report
 from training.scoring import CaseResult, score_case
 from training.summary import aggregate

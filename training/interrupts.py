@@ -15,10 +15,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)  # SIGTERM is what schedulers send bef
 class Interrupts:
     """Inside `with`, both signals raise KeyboardInterrupt, but inside `held()` only at its end.
 
-    Outside the main thread Python delivers no signals, and nothing is changed.
+    With `wait_to_be_asked` they only set `asked`: of processes that train together none may stop alone. Outside the
+    main thread Python delivers no signals, and nothing is changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wait_to_be_asked: bool = False) -> None:
+        self._waits = wait_to_be_asked
         self._old: dict[signal.Signals, Any] = {}
         self._holding = self._ignoring = self._pending = False
 
@@ -34,9 +36,14 @@ class Interrupts:
     def _arrive(self, number: int, frame: FrameType | None) -> None:
         if self._ignoring:
             return
-        if not self._holding:
+        if not (self._holding or self._waits):
             raise KeyboardInterrupt
         self._pending = True
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal waits to be obeyed."""
+        return self._pending
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -46,7 +53,7 @@ class Interrupts:
             yield
         finally:
             self._holding = False
-        if self._pending:
+        if self._pending and not self._waits:
             self._pending = False
             raise KeyboardInterrupt
 

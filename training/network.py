@@ -7,7 +7,7 @@ In: `NetworkConfig` and the classes of `dataset.json`. Out: a torch module from 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,32 +17,28 @@ from torch import Tensor
 from pipeline.errors import InputError
 from pipeline.organs import BACKGROUND, is_tumor
 from pipeline.train_config import NetworkConfig
+from training.networks.architectures import construct, factor_of
 
 Shape3 = tuple[int, int, int]
 _NO_CHANNEL = -1
-UNET_CHANNELS = (16, 32, 64, 128)
 
 
-def _strides(config: NetworkConfig) -> tuple[int, ...]:
-    return config.strides or (2,) * (len(config.channels or UNET_CHANNELS) - 1)
+def build_network(config: NetworkConfig, n_classes: int, patch_shape: Shape3, seed: int = 0) -> torch.nn.Module:
+    """The MONAI network of the settings; its weights depend on `config`, `n_classes` and `seed` alone.
 
-
-def build_network(config: NetworkConfig, n_classes: int, seed: int = 0) -> torch.nn.Module:
-    """MONAI's 3-D U-Net for one input channel; the weights depend on `config`, `n_classes` and `seed` alone."""
-    from monai.networks.nets import UNet
-
+    In evaluation mode it gives logits (B, n_classes, X, Y, Z), in training mode the same or, with deep supervision, a
+    list of them: see `levels`. InputError for a field or an option that the network does not take, and for options
+    with which it cannot take patches of `patch_shape` (X, Y, Z) voxels.
+    """
     # torch initialises layers from its global CPU generator: set it here, give it back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network: torch.nn.Module = UNet(
-            spatial_dims=3,
-            in_channels=1,
-            out_channels=n_classes,
-            channels=config.channels or UNET_CHANNELS,
-            strides=_strides(config),
-            num_res_units=config.res_units or 0,
-        )
-    return network
+        return construct(config, n_classes, patch_shape)
+
+
+def levels(output: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A network's output level by level, the full resolution first; one level without deep supervision."""
+    return (output,) if isinstance(output, Tensor) else tuple(output)
 
 
 @dataclass(frozen=True)
@@ -101,21 +97,21 @@ class ClassTable:
 def check_shape(shape: Shape3, limit: Shape3, config: NetworkConfig, what: str) -> None:
     """InputError with the nearest valid shape unless the network can train on (X, Y, Z) `shape` voxels.
 
-    Every edge must be a multiple of the product of strides, and the deepest level must hold two voxels or more:
-    instance normalisation has no spread over one. The shape that is proposed fits into `limit`.
+    Every edge must be a multiple of what the network divides it by, and the deepest level must hold two voxels or
+    more: instance normalisation has no spread over one. The shape that is proposed fits into `limit`.
     """
-    factor = math.prod(_strides(config))
+    factor = factor_of(config)
     if all(edge % factor == 0 for edge in shape) and math.prod(shape) > factor**3:
         return
     nearest = nearest_valid_shape(shape, limit, factor)
     remedy = (
         f"The nearest valid shape is {nearest}: set crop_shape to it, or generate patches of it"
         if nearest
-        else f"No valid shape fits into {limit}: use fewer levels or smaller strides"
+        else f"No valid shape fits into {limit}: use a network with fewer levels or smaller strides, or larger patches"
     )
     raise InputError(
-        f"{what} {shape} does not fit the network with strides {_strides(config)}: each edge must be a multiple of "
-        f"their product {factor}, and at least one a larger one. {remedy}"
+        f"{what} {shape} does not fit network {config.name}: each edge must be a multiple of {factor}, and at least "
+        f"one a larger one. {remedy}"
     )
 
 

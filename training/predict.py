@@ -1,12 +1,11 @@
-"""A trained network on whole CTs and on stored samples.
+"""Trained networks on CTs in memory and on stored samples; `training.prediction.files` has the files.
 
-In: a run folder and NIfTI images, or a dataset. Out: uint8 class ids, for files on exactly the input's grid.
+In: runs, and HU images or a dataset. Out: uint8 class ids on the input's grid.
 """
 
 from __future__ import annotations
 
-import math
-import time
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +16,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.case import AIR_HU, FloatArray, Int16Array, UInt8Array
+from pipeline.case import FloatArray, Int16Array, UInt8Array
 from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import SPLITS
 from pipeline.errors import InputError
-from pipeline.files import writing_to
+from pipeline.grid import index3
 from pipeline.image import Volume
-from pipeline.resample import SAME_SPACING, resample_ct, resample_labels_to
+from pipeline.progress import Progress
+from pipeline.resample import SAME_SPACING, resample_ct
 from pipeline.store import Location
-from pipeline.volume import read_grid, read_nifti, write_nifti
 from training.augment import to_window
 from training.checkpoint import load_for_inference
 from training.network import ClassTable, Shape3, resolve_device
+from training.prediction.regrid import labels_onto
+from training.prediction.sliding import count_windows, probability_slabs
 
 OVERLAP = 0.5  # of neighbouring windows, as in nnU-Net
-SUFFIXES = (".nii.gz", ".nii")
+GPU_WINDOWS = 4  # at once: a single one does not fill a GPU
+_FLIPS = tuple(axes for n in range(4) for axes in itertools.combinations((2, 3, 4), n))
 
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A network and what it needs to know about its input and output."""
+    """A network and what it needs to know about its input and output; with `others`, several that vote."""
 
     network: torch.nn.Module
     classes: ClassTable
@@ -44,6 +46,23 @@ class Segmenter:
     patch_shape: Shape3  # voxels (X, Y, Z) that it was trained on
     spacing_mm: float
     device: torch.device
+    others: tuple[Segmenter, ...] = ()  # of the same classes, patch shape and spacing; their probabilities are averaged
+    overlap: float = OVERLAP
+    mirror: bool = False  # average over the 8 flips as well
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"overlap {self.overlap}: windows share 0 to less than 1 of their edge; the usual is 0.5")
+
+    def probabilities(self, hu: Tensor) -> Tensor:
+        """Class probabilities (N, C, X, Y, Z) of HU windows (N, 1, X, Y, Z) on the network's device."""
+        flips = _FLIPS if self.mirror else _FLIPS[:1]
+        members = (self, *self.others)
+        total = torch.zeros((), device=hu.device)
+        for member, axes in itertools.product(members, flips):
+            logits = member.network(to_window(hu, member.window).flip(axes))
+            total = total + logits.float().softmax(1).flip(axes)
+        return total / (len(members) * len(flips))
 
 
 class Prediction(NamedTuple):
@@ -54,144 +73,93 @@ class Prediction(NamedTuple):
     prediction: UInt8Array
 
 
-def load_segmenter(run: Path, device: str = "auto") -> Segmenter:
-    """The best network of a run, on a device."""
+def load_segmenter(
+    runs: Path | Sequence[Path], device: str = "auto", *, overlap: float = OVERLAP, mirror: bool = False
+) -> Segmenter:
+    """The networks of one or more runs on a device, each the best of a run's folder or a checkpoint `.pt` by itself.
+
+    Each sees its own HU window. InputError when they differ in classes, spacing or patch shape.
+    """
+    paths = [runs] if isinstance(runs, Path) else list(runs)
+    if not paths:
+        raise InputError("no run is given: name one or more that `phantumor train` made")
     target = resolve_device(device)
-    network, classes, meta = load_for_inference(run)
-    return Segmenter(network.to(target), classes, meta.config.window, meta.patch_shape, meta.spacing_mm, target)
+    first, *others = (_load(path, target) for path in paths)
+    for path, other in zip(paths[1:], others, strict=True):
+        _check_alike(paths[0], first, path, other)
+    members = first.network, first.classes, first.window, first.patch_shape, first.spacing_mm, target
+    return Segmenter(*members, tuple(others), overlap, mirror)
 
 
-def predict_batch(segmenter: Segmenter, image: Tensor) -> Tensor:
+def _load(path: Path, device: torch.device) -> Segmenter:
+    network, classes, meta = load_for_inference(path)
+    return Segmenter(network.to(device), classes, meta.config.window, meta.patch_shape, meta.spacing_mm, device)
+
+
+def _check_alike(first: Path, a: Segmenter, second: Path, b: Segmenter) -> None:
+    """Probabilities are averaged voxel by voxel and class by class, so grids, windows and classes must be the same."""
+    same_spacing = abs(a.spacing_mm / b.spacing_mm - 1) <= SAME_SPACING
+    compared = (
+        (a.classes.ids == b.classes.ids, "classes", *(", ".join(s.classes.names[1:]) for s in (a, b))),
+        (same_spacing, "spacings", f"{a.spacing_mm:g} mm", f"{b.spacing_mm:g} mm"),
+        (a.patch_shape == b.patch_shape, "patch shapes", a.patch_shape, b.patch_shape),
+    )
+    differing = [f"{what} ({one} and {two})" for same, what, one, two in compared if not same]
+    if differing:
+        raise InputError(
+            f"{first} and {second} cannot be averaged, their {', '.join(differing)} differ. "
+            "Predict with each of them into a folder of its own"
+        )
+
+
+def predict_batch(segmenter: Segmenter, image: Tensor, advance: Callable[[int], None] = lambda windows: None) -> Tensor:
     """Class ids (B, 1, X, Y, Z) uint8 of HU images (B, 1, X, Y, Z) of any size, on the image's device.
 
-    Overlapping windows of the training's patch shape, their logits averaged with Gaussian weights (Isensee et al.
-    2021, nnU-Net). Images smaller than a window are padded with air.
+    Overlapping windows of the training's patch shape, their probabilities averaged with Gaussian weights (Isensee et
+    al. 2021, nnU-Net). Images smaller than a window are padded with air. Memory: the image, its class ids, and
+    probabilities as deep as a window along the longest axis. `advance` hears of finished windows.
     """
-    from monai.inferers import sliding_window_inference
-
-    air = float(to_window(torch.tensor(AIR_HU), segmenter.window))
+    labels = torch.empty(image.shape, dtype=torch.uint8, device=image.device)
+    at_once = 1 if segmenter.device.type == "cpu" else max(1, GPU_WINDOWS // image.shape[0])
     with torch.inference_mode():
-        logits = sliding_window_inference(
-            to_window(image, segmenter.window),
-            roi_size=segmenter.patch_shape,
-            sw_batch_size=image.shape[0] if segmenter.device.type == "cpu" else 4,
-            predictor=segmenter.network,
-            overlap=OVERLAP,
-            mode="gaussian",
-            padding_mode="constant",
-            cval=air,
-            sw_device=segmenter.device,
-            device=image.device,
-        )
-        return segmenter.classes.to_ids(logits.argmax(1, keepdim=True))
-
-
-def predict_volume(segmenter: Segmenter, ct: Int16Array) -> UInt8Array:
-    """Class ids (X, Y, Z) of a CT in HU, RAS+ order, at the network's spacing."""
-    # Whole CTs are stitched on the CPU: their logits may not fit beside the network on a small GPU.
-    image = torch.from_numpy(np.ascontiguousarray(ct))[None, None]
-    labels: UInt8Array = predict_batch(segmenter, image)[0, 0].numpy()
+        for slab in probability_slabs(
+            image,
+            segmenter.patch_shape,
+            segmenter.probabilities,
+            overlap=segmenter.overlap,
+            at_once=at_once,
+            device=segmenter.device,
+            advance=advance,
+        ):
+            ids = segmenter.classes.to_ids(slab.probabilities.argmax(1, keepdim=True))
+            labels.narrow(slab.axis + 2, slab.start, slab.stop - slab.start).copy_(ids)
     return labels
 
 
-def predict_grid(segmenter: Segmenter, ct: Volume, shape: Shape3, affine: FloatArray) -> UInt8Array:
+def predict_volume(segmenter: Segmenter, ct: Int16Array, name: str | None = None) -> UInt8Array:
+    """Class ids (X, Y, Z) of a CT in HU, RAS+ order, at the network's spacing. With a `name`, progress is shown."""
+    image = torch.from_numpy(np.ascontiguousarray(ct))[None, None]
+    if name is None:
+        labels = predict_batch(segmenter, image)
+    else:
+        total = count_windows(index3(ct.shape), segmenter.patch_shape, segmenter.overlap)
+        progress = Progress(total, f"windows of {name}")
+        try:
+            labels = predict_batch(segmenter, image, progress.advance)
+        finally:
+            progress.end()
+    ids: UInt8Array = labels[0, 0].numpy()
+    return ids
+
+
+def predict_grid(
+    segmenter: Segmenter, ct: Volume, shape: Shape3, affine: FloatArray, name: str | None = None
+) -> UInt8Array:
     """Class ids of a CT at its own spacing, on a grid of `shape` and `affine` whose axes are parallel to the CT's."""
     at_spacing, grid = resample_ct(ct.data, ct.affine, segmenter.spacing_mm)
-    return resample_labels_to(predict_volume(segmenter, at_spacing), grid, shape, affine)
-
-
-def predict_file(segmenter: Segmenter, image: Path, out: Path) -> Volume:
-    """Segment a CT file; writes, and returns, the class ids on exactly its grid: shape, axis order, affine."""
-    shape, affine = read_grid(image)
-    labels = predict_grid(segmenter, read_nifti(image, "CT"), shape, affine)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_nifti(out, labels, affine)
-    return Volume(labels, affine)
-
-
-def predict_folder(run: Path, images: Path, out: Path, log: Callable[[str], None], device: str = "auto") -> list[Path]:
-    """Segment every CT of a folder into OUT/<name>.nii.gz; older files of these names are replaced.
-
-    `images` is a folder of NIfTI files, a folder of case folders that hold `ct.nii.gz`, or one case folder.
-    """
-    sources = find_images(images)
-    targets = _targets(sources, out)
-    segmenter = load_segmenter(run, device)
-    with writing_to(out, "Files that are already there are whole; run the same command again"):
-        for k, (name, source) in enumerate(sources.items(), 1):
-            started = time.perf_counter()
-            labels = predict_file(segmenter, source, targets[name])
-            found = describe_volumes(labels, segmenter.classes)
-            log(f"{k}/{len(sources)} {name}: {found}, {time.perf_counter() - started:.1f} s -> {targets[name]}")
-    return list(targets.values())
-
-
-def find_images(images: Path) -> dict[str, Path]:
-    """The CT of each case, by name, sorted; InputError when there is none."""
-    if not images.exists():
-        raise InputError(f"{images}: no such folder of images")
-    if images.is_file():
-        return {_stem(images): images}
-    files = _nifti_files(images)
-    ct = _case_ct(images)
-    if ct and (len(files) > 1 or (images / "segmentations").is_dir()):
-        return {images.resolve().name: ct}
-    folders = sorted(folder for folder in images.iterdir() if folder.is_dir())
-    cases = [(folder.name, ct) for folder in folders if (ct := _case_ct(folder))]
-    if not files and not cases:
-        raise InputError(
-            f"{images}: no images found; it must hold .nii.gz or .nii files, or case folders with ct.nii.gz"
-        )
-    return _by_name([*((_stem(file), file) for file in files), *cases], images)
-
-
-def nifti_by_name(folder: Path) -> dict[str, Path]:
-    """The NIfTI files of a folder by name without ending, sorted; InputError when there is none."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of NIfTI files")
-    files = _nifti_files(folder)
-    if not files:
-        raise InputError(f"{folder}: holds no .nii.gz or .nii file")
-    return _by_name([(_stem(file), file) for file in files], folder)
-
-
-def _nifti_files(folder: Path) -> list[Path]:
-    files = (file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    return sorted(file for file in files if file.name.lower().endswith(SUFFIXES))
-
-
-def _by_name(found: list[tuple[str, Path]], folder: Path) -> dict[str, Path]:
-    names = [name for name, _ in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{folder}: several images are named {', '.join(twice)}; rename them, results go by name")
-    return dict(sorted(found))
-
-
-def _case_ct(folder: Path) -> Path | None:
-    return next((folder / f"ct{end}" for end in SUFFIXES if (folder / f"ct{end}").is_file()), None)
-
-
-def _stem(file: Path) -> str:
-    end = next((end for end in SUFFIXES if file.name.lower().endswith(end)), "")
-    return file.name[: len(file.name) - len(end)]
-
-
-def _targets(sources: dict[str, Path], out: Path) -> dict[str, Path]:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out takes a folder")
-    targets = {name: out / f"{name}.nii.gz" for name in sources}
-    for name, source in sources.items():
-        if targets[name].resolve() == source.resolve():
-            raise InputError(f"{out}: the result would replace the image {source}; give another --out")
-    return targets
-
-
-def describe_volumes(labels: Volume, classes: ClassTable) -> str:
-    """The volume of each class in a label image, for people."""
-    counts = np.bincount(labels.data.reshape(-1), minlength=256)
-    voxel_ml = math.prod(labels.spacing_mm) / 1000
-    return ", ".join(f"{name} {counts[classes.classes[name]] * voxel_ml:.1f} ml" for name in classes.names[1:])
+    labels = predict_volume(segmenter, at_spacing, name)
+    del at_spacing
+    return labels_onto(labels, grid, shape, affine)
 
 
 def predict_dataset(

@@ -1,160 +1,155 @@
-"""Reading samples into batches: which bytes belong to a split, reused batch buffers, and the threads that fill them.
+"""Reading samples into batches: the threads that fill reused buffers.
 
-In: a dataset's manifest and its shard objects. Out: host tensors. Which sample comes when is the stream's matter.
+In: readers of samples, and which samples are wanted. Out: host tensors. Which sample comes when is the stream's matter.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-import weakref
+import warnings
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 import torch
 
-from pipeline.catalog import Dataset
 from pipeline.errors import InputError
-from pipeline.reader import Located, SampleReader, column_names, located
+from pipeline.grid import Index3
 from pipeline.shard import DTYPES
+from pipeline.shard_objects import THREADS, BrokenSampleError, in_reading_thread
+from training.buffers import BufferPool
 from training.order import IntArray
 
 Batch = dict[str, torch.Tensor]
 Window = tuple[float, float]
-_THREADS = "shard-stream"
+OnBroken = Literal["raise", "skip"]
+MOST_EMPTY = 100
+_BROKEN = np.iinfo(np.int64).min  # in place of the index of a sample that could not be read
 
 
-@dataclass(frozen=True)
-class SplitSamples:
-    """The samples of a split by ascending index: what reading needs of their manifest rows."""
+class SourceReader(Protocol):
+    """Reads the samples of one source; threads share it."""
 
-    rows: Located
-    digest: str  # of the indices and pixel checksums: the same for the same samples, however they are stored
+    def expect(self, places: IntArray) -> None:
+        """Begin to fetch these samples, which are read soon."""
 
+    def read(
+        self,
+        k: int,
+        image: npt.NDArray[np.int16],
+        label: npt.NDArray[np.uint8],
+        healthy: npt.NDArray[np.int16] | None = None,
+    ) -> int:
+        """Fill the arrays with the sample at place k of the source; its index."""
 
-def split_samples(dataset: Dataset, split: str) -> SplitSamples:
-    """Take a split's columns out of the manifest (`all` for every sample); an InputError when it has no sample."""
-    table = dataset.columns([*column_names(dataset), "split"])
-    if split != "all":
-        if table["split"].null_count:
-            raise InputError(
-                f"{dataset.path}: the manifest has rows without split. `phantumor verify` finds such shards"
-            )
-        table = table.filter(pc.equal(table["split"], split))
-    if not table.num_rows:
-        raise _empty_split(dataset, split)
-    table = table.take(pc.sort_indices(table, [("index", "ascending")]))
-    rows = located(dataset, table)
-    digest = hashlib.sha256(rows.index.tobytes())
-    for name in DTYPES:
-        digest.update(rows.crc32c[name].astype(np.uint32).tobytes())
-    return SplitSamples(rows, digest.hexdigest()[:16])
-
-
-def _empty_split(dataset: Dataset, split: str) -> InputError:
-    counts = (
-        ", ".join(f"{name} {count}" for name, count in sorted(dataset.split_counts().items())) or "no sample at all"
-    )
-    return InputError(
-        f"{dataset.path}: split {split!r} holds no sample (the dataset has: {counts}). Name another split, or "
-        "generate a dataset from a bank whose cases are spread over all splits"
-    )
-
-
-class _Loan(weakref.ref[npt.NDArray[Any]]):
-    """Watches a view of a lent array."""
-
-    __slots__ = ("array",)
-    array: npt.NDArray[Any]
-
-
-class BufferPool:
-    """Batch arrays of one shape that come back by themselves once nobody holds their tensor, or a part of it."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, pinned: bool = False) -> None:
-        self.allocated = 0
-        self._shape, self._dtype, self._pinned = shape, dtype, pinned
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all arrays; those that are lent out live as long as their tensors."""
-        self._lent: dict[int, _Loan] = {}
-        self._returned: deque[weakref.ref[npt.NDArray[Any]]] = deque()
-
-    def lend(self, count: int) -> torch.Tensor:
-        """A tensor of `count` samples whose values are left over from earlier uses."""
-        array = self._take_back() if self._returned else self._allocate()
-        # The tensor's storage, which slices share, keeps this very view alive: when it dies, nobody reads any more.
-        view = array[:count]
-        # The callback is no Python code: an interrupt that arrives within such a callback would be lost.
-        loan = _Loan(view, self._returned.append)
-        loan.array = array
-        self._lent[id(loan)] = loan
-        return torch.from_numpy(view)
-
-    def _take_back(self) -> npt.NDArray[Any]:
-        return self._lent.pop(id(self._returned.pop())).array
-
-    def _allocate(self) -> npt.NDArray[Any]:
-        self.allocated += 1
-        array: npt.NDArray[Any] = torch.empty(self._shape, dtype=self._dtype, pin_memory=self._pinned).numpy()
-        return array
+    def close(self) -> None: ...
 
 
 class BatchReader:
-    """Fills batches by threads. Errors wait in the futures."""
+    """Fills batches by threads from several sources. Errors wait in the futures.
+
+    `patch_shape` (X, Y, Z) is that of all samples. With `healthy` a batch also has their healthy twins. Of samples that
+    are broken, `on_broken` says whether that is an error, or they are left out and counted in `skipped`.
+    """
 
     def __init__(
         self,
-        dataset: Dataset,
-        samples: SplitSamples,
+        readers: Sequence[SourceReader],
+        patch_shape: Index3,
         batch_size: int,
         threads: int,
         window: Window | None,
         dtype: torch.dtype,
         pinned: bool,
+        healthy: bool = False,
+        on_broken: OnBroken = "raise",
     ) -> None:
-        shape = (batch_size, 1, *dataset.info.patch_shape)
-        self.pools = {"image": BufferPool(shape, dtype, pinned), "label": BufferPool(shape, torch.uint8, pinned)}
-        self._threads, self._window = threads, window
-        self._samples = SampleReader(dataset, samples.rows)
-        self._patch_shape = dataset.info.patch_shape
+        shape = (batch_size, 1, *patch_shape)
+        dtypes = {"image": dtype, "label": torch.uint8} | ({"healthy": dtype} if healthy else {})
+        self.pools = {name: BufferPool(shape, of, pinned) for name, of in dtypes.items()}
+        self.skipped = 0  # samples that were left out of finished batches
+        self._readers, self._threads, self._window = readers, threads, window
+        self._patch_shape, self._skip = patch_shape, on_broken == "skip"
         self._executor: ThreadPoolExecutor | None = None
+        self._broken: deque[BrokenSampleError] = deque()  # that nobody was told of yet
+        self._told: set[str] = set()  # shards
+        self._last = ""  # error
+        self._empty = 0  # batches in a row without a whole sample
 
-    def start(self, rows: IntArray) -> tuple[Batch, list[Future[None]]]:
-        """Begin to read a batch; it is filled when all futures are done."""
+    def start(self, source: IntArray, place: IntArray) -> tuple[Batch, list[Future[None]]]:
+        """Begin to read a batch of n samples: by number, the source of each (n,) and its place there (n,).
+
+        It is filled when all futures are done, and ready after `finish`.
+        """
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(self._threads, _THREADS)
-        batch = {name: pool.lend(len(rows)) for name, pool in self.pools.items()}
-        batch["index"] = torch.from_numpy(self._samples.rows.index[rows])
-        pieces = min(self._threads, len(rows))
-        slots = [range(k, len(rows), pieces) for k in range(pieces)]
-        return batch, [self._executor.submit(self._fill, batch, rows, piece) for piece in slots]
+            self._executor = ThreadPoolExecutor(self._threads, THREADS)
+        self.expect(source, place)
+        batch = {name: pool.lend(len(place)) for name, pool in self.pools.items()}
+        batch["index"] = torch.empty(len(place), dtype=torch.int64)
+        pieces = min(self._threads, len(place))
+        slots = [range(k, len(place), pieces) for k in range(pieces)]
+        return batch, [self._executor.submit(self._fill, batch, source, place, piece) for piece in slots]
 
-    def _fill(self, batch: Batch, rows: IntArray, slots: range) -> None:
-        images, labels = batch["image"].numpy(), batch["label"].numpy()
-        stored = np.empty(self._patch_shape, DTYPES["image"]) if self._window else None
+    def expect(self, source: IntArray, place: IntArray) -> None:
+        """Begin to fetch samples of batches that come soon, where they lie far away."""
+        for number, reader in enumerate(self._readers):
+            reader.expect(place[source == number])
+
+    def _fill(self, batch: Batch, source: IntArray, place: IntArray, slots: range) -> None:
+        arrays = {name: tensor.numpy() for name, tensor in batch.items()}
+        names = [name for name in ("image", "healthy") if name in self.pools]
+        scratch = {name: np.empty(self._patch_shape, DTYPES["image"]) for name in names} if self._window else {}
         for slot in slots:
-            row = int(rows[slot])
-            if stored is None or self._window is None:
-                self._samples.read(row, images[slot, 0], labels[slot, 0])
-            else:
-                self._samples.read(row, stored, labels[slot, 0])
-                _scale_to_window(stored, self._window, images[slot, 0])
+            out = {name: scratch.get(name, arrays[name][slot, 0]) for name in names}
+            reader, label = self._readers[source[slot]], arrays["label"][slot, 0]
+            try:
+                arrays["index"][slot] = reader.read(int(place[slot]), out["image"], label, out.get("healthy"))
+            except BrokenSampleError as error:
+                if not self._skip:
+                    raise
+                self._broken.append(error)
+                arrays["index"][slot] = _BROKEN
+            if self._window is not None:
+                for name in names:
+                    _scale_to_window(out[name], self._window, arrays[name][slot, 0])
+
+    def finish(self, batch: Batch) -> Batch:
+        """The batch without broken samples, perhaps an empty one. Warns once of each broken shard.
+
+        InputError when MOST_EMPTY batches in a row hold no whole sample.
+        """
+        if not self._skip:
+            return batch
+        whole = batch["index"] != _BROKEN
+        lost = len(whole) - int(whole.sum())
+        if not lost:
+            return batch
+        self.skipped += lost
+        last = self._warn()
+        self._empty = self._empty + 1 if lost == len(whole) else 0
+        if self._empty == MOST_EMPTY:
+            raise InputError(f"of {MOST_EMPTY} batches in a row no sample can be read: {last}")
+        return {name: tensor[whole] for name, tensor in batch.items()}
+
+    def _warn(self) -> str:
+        """Tell of shards that were not told of yet; the last error."""
+        while self._broken:
+            error = self._broken.popleft()
+            self._last = str(error)
+            if error.shard not in self._told:
+                self._told.add(error.shard)
+                warnings.warn(f"sample left out, as will be others of this shard: {error}", stacklevel=3)
+        return self._last
 
     def stop(self) -> None:
         """Cancel what has not begun, wait for what has, and close the files."""
         executor, self._executor = self._executor, None
         if executor is not None:
-            # An abandoned iterator may be collected within a reading thread, which cannot wait for itself.
-            inside = threading.current_thread().name.startswith(_THREADS)
-            executor.shutdown(wait=not inside, cancel_futures=True)
-        self._samples.close()
+            executor.shutdown(wait=not in_reading_thread(), cancel_futures=True)
+        for reader in self._readers:
+            reader.close()
 
 
 def _scale_to_window(image: npt.NDArray[np.int16], window: Window, out: npt.NDArray[np.floating[Any]]) -> None:

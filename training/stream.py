@@ -1,14 +1,12 @@
-"""Samples of a dataset as an endless or finite stream of batches, in the global order of `training.order`.
+"""Samples as an endless or finite stream of batches, in the global order of `training.order`.
 
-In: a dataset's manifest (which samples, where their bytes lie) and its shard objects. Out: batches of reused host
-buffers, or of device tensors. Threads of this process read ahead: decoding releases the interpreter lock, and a reused
-buffer costs a tenth of the fresh shared memory that loader processes need (`python benchmarks/stream.py`).
+In: what to draw from (`training.sources`). Out: batches of reused host buffers, or of device tensors. Threads of this
+process read ahead: decoding releases the interpreter lock, and a reused buffer costs a tenth of the fresh shared memory
+that loader processes need (`python benchmarks/stream.py`).
 """
 
 from __future__ import annotations
 
-import math
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -16,37 +14,63 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
+import numpy as np
 import torch
 
-from pipeline.catalog import Dataset, open_dataset
+from pipeline.catalog import Dataset
 from pipeline.errors import InputError
+from pipeline.object_cache import ObjectCache
+from pipeline.reader import EndlessReader, SampleReader
 from pipeline.settings import differences
-from training.order import batch_end, places, rank_positions
-from training.reader import Batch, BatchReader, Window, split_samples
+from pipeline.store import Location
+from training.device_copy import DeviceCopy
+from training.order import IntArray, Shuffle, Tail, batch_end, rank_positions
+from training.reader import Batch, BatchReader, SourceReader, Window
+from training.selection import Weights
+from training.sources import EndlessPart, Part, Source, open_source
+from training.stream_arguments import check_choice, check_counts, check_rank, image_dtype, source_of
 
-FLOAT_DTYPES = (torch.float32, torch.float16, torch.float64)
+NO_SAMPLE = -1  # the index of a place that only fills a batch
+_IS_SAMPLE = "is_sample"
+_SHUFFLES: dict[bool | str, Shuffle] = {True: "full", "full": "full", "shard": "shard", False: "index"}
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """A batch that is being read, and the position after it."""
+    """A batch that is being read, what else is known of its samples, and the position after it."""
 
     batch: Batch
     pieces: list[Future[None]]
+    known: Batch
     after: int
 
 
 class ShardStream:
-    """Batches of one split: `for batch in ShardStream("DATASET", batch_size=2)`.
+    """Batches of one split: `for batch in ShardStream("DATASET", batch_size=2)`, or of a `training.sources.Source`.
 
     A batch is `{"image": int16 HU (B, 1, X, Y, Z), "label": uint8 (B, 1, X, Y, Z), "index": int64 (B,)}` on `device`
     (None: on the host). With `window=(low, high)` HU the image is (clip(HU) - low) / (high - low) * 2 - 1 in `dtype`.
-    `batch_size` is per rank. `epochs=None` never ends; otherwise each sample comes `epochs` times over all ranks, and
-    the very last batch is shorter (on some ranks missing, where fewer samples than ranks are left). `shuffle=False`
-    keeps the order of indices. A tensor may be kept as long as wanted; its buffer is reused when nothing refers to it
-    any more.
+    With `healthy=True` there is also `"healthy"`, the same patch without tumors, like the image. Of a `Mixture`,
+    `index` is that within its source, and `"source"` int64 (B,) the number of that source.
+
+    `batch_size` is per rank. `epochs=None` never ends; otherwise each sample comes `epochs` times over all ranks (with
+    weights, as often as they say). A tensor may be kept as long as wanted; its buffer is reused when nothing refers to
+    it any more.
+
+    `shuffle`: "full" (or True), any sample may be next. "shard", the shards are permuted, and the samples of 8 shards
+    at a time: each object is opened once an epoch and may be read whole. Two neighbours in a shard of 64 then come 171
+    places apart on average, of 100,000 samples that are permuted 33,000; since samples of a shard are drawn
+    independently, that matters where shards differ, as those of a merged dataset. False, in the order of indices.
+
+    `tail`, what becomes of the last places of a finite stream that do not fill a batch on every rank: "short", the
+    last batch is shorter (on some ranks missing); "drop", they are left out; "pad", batches are filled up with copies
+    of the last sample that have index -1; "wrap", with the beginning of the next epoch.
+
+    `on_broken="skip"` leaves out samples that cannot be read, so batches may be shorter, and a batch without any is
+    passed over (on this rank alone); `skipped` counts them.
+    `checksums=False` does not check the crc32c of what is read. A `cache` keeps whole objects on a local disk.
 
     The stream has one position, so an iterator that is begun while another runs goes on where the other one is; each
     batch is delivered once. One thread consumes a stream; several need a stream each.
@@ -54,7 +78,7 @@ class ShardStream:
 
     def __init__(
         self,
-        dataset: Dataset | str | os.PathLike[str],
+        dataset: Dataset | Location | Source,
         batch_size: int,
         split: str = "train",
         seed: int = 0,
@@ -67,32 +91,77 @@ class ShardStream:
         prefetch: int = 4,
         window: Window | None = None,
         dtype: torch.dtype | None = None,
-        shuffle: bool = True,
+        shuffle: bool | Literal["full", "shard"] = "full",
+        tail: Tail = "short",
+        where: str | None = None,
+        weights: Weights | None = None,
+        healthy: bool = False,
+        checksums: bool = True,
+        on_broken: Literal["raise", "skip"] = "raise",
+        cache: ObjectCache | None = None,
     ) -> None:
-        _check_counts(batch_size=batch_size, threads=threads, prefetch=prefetch, world_size=world_size, epochs=epochs)
-        _check_rank(rank, world_size, seed)
-        self.dataset = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
+        check_counts(batch_size=batch_size, threads=threads, prefetch=prefetch, world_size=world_size, epochs=epochs)
+        check_rank(rank, world_size, seed)
+        check_choice("shuffle", shuffle, *_SHUFFLES)
+        check_choice("tail", tail, *get_args(Tail))
+        check_choice("on_broken", on_broken, "raise", "skip")
         self.wait_seconds = 0.0  # that the consumer has waited for batches, in total
-        self._device = _checked_device(device)
-        held = split_samples(self.dataset, split)
-        self.samples = len(held.rows.index)
-        self._identity = {
-            "split": split,
-            "seed": seed,
-            "shuffle": shuffle,
-            "samples": self.samples,
-            "manifest": held.digest,
-        }
+        self._copy = DeviceCopy(device)
+        stored_as = image_dtype(window, dtype)
+        self._drawn = open_source(source_of(dataset, split, where, weights), seed, _SHUFFLES[shuffle])
+        self.samples = self._drawn.samples  # of an epoch; None where there are none
+        self.classes, self.patch_shape = self._drawn.classes, self._drawn.patch_shape
+        self.spacing_mm = self._drawn.spacing_mm
+        self._identity = self._drawn.identity
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
-        self._seed, self._shuffle, self._prefetch = seed, shuffle, prefetch
-        self._end = None if epochs is None else epochs * self.samples
-        image_dtype = _image_dtype(window, dtype)
-        pinned = self._device.type == "cuda"
-        self._reader = BatchReader(self.dataset, held, batch_size, threads, window, image_dtype, pinned)
+        self._prefetch, self._tail = prefetch, tail
+        self._end = self._checked_end(epochs)
+        whole = shuffle == "shard"
+        self._reader = BatchReader(
+            [_reader_of(part, checksums, cache, whole) for part in self._drawn.parts],
+            self.patch_shape,
+            batch_size,
+            threads,
+            window,
+            stored_as,
+            self._copy.pinned,
+            healthy,
+            on_broken,
+        )
         self._position = 0
         self._pending: deque[_Pending] = deque()
         self._running: object | None = None  # the iterator that asked last
-        self._copying: tuple[Batch, torch.cuda.Event] | None = None
+
+    def _checked_end(self, epochs: int | None) -> int | None:
+        """The position after the last one."""
+        if epochs is None:
+            return None
+        if self.samples is None:
+            raise InputError("ShardStream: samples made on the fly have no epochs; leave epochs out and stop the loop")
+        end, together = epochs * self.samples, self._batch_size * self._world_size
+        if self._tail == "drop" and end < together:
+            raise InputError(
+                f"ShardStream: tail='drop' would drop everything: {self._drawn.place} gives {end} samples in all, a "
+                f"batch of all ranks takes {together}. Use a smaller batch_size, more epochs, or another tail"
+            )
+        return end
+
+    @property
+    def position(self) -> int:
+        """The global position at which the next batch begins."""
+        return self._position
+
+    @property
+    def skipped(self) -> int:
+        """Samples that were left out because they could not be read."""
+        return self._reader.skipped
+
+    @property
+    def allocated_buffers(self) -> int:
+        """Batch buffers made so far; grows beyond `prefetch + 1 + threads` only when batches are kept."""
+        return self._reader.pools["image"].allocated
+
+    # -- batches ------------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Batch]:
         """Go on at the current position; at the end of a finite stream, start over."""
@@ -113,53 +182,62 @@ class ShardStream:
         began = time.perf_counter()
         self._running = iterator
         try:
-            self._read_ahead()
-            if not self._pending:
-                self._position = self._end or 0
-                return None
-            ready = self._pending[0]
-            for piece in ready.pieces:
-                piece.result()
-            self._pending.popleft()
-            batch = self._to_device(ready.batch)
-            self._position = ready.after
-            return batch
+            while True:
+                self._read_ahead()
+                if not self._pending:
+                    self._position = self._end or 0
+                    return None
+                ready = self._pending[0]
+                for piece in ready.pieces:
+                    piece.result()
+                batch = self._copy(self._finished(ready))
+                self._pending.popleft()
+                self._position = ready.after
+                if len(batch["index"]):  # or all of them were broken
+                    return batch
         finally:
             self.wait_seconds += time.perf_counter() - began
 
     def _read_ahead(self) -> None:
         while len(self._pending) < self._prefetch:
             start = self._pending[-1].after if self._pending else self._position
-            mine = rank_positions(start, self._batch_size, self._rank, self._world_size, self._end)
+            mine = rank_positions(start, self._batch_size, self._rank, self._world_size, self._end, self._tail)
             if not mine:
                 return
-            rows = places(mine, self.samples, self._seed, self._shuffle)
             after = batch_end(start, self._batch_size, self._world_size, self._end)
-            self._pending.append(_Pending(*self._reader.start(rows), after))
+            self._pending.append(self._begun(np.arange(mine.start, mine.stop, dtype=np.int64), after))
 
-    def _to_device(self, host: Batch) -> Batch:
-        if self._device.type == "cpu":
-            return host
-        self._finish_copy()
-        copied = {
-            name: tensor.to(self._device, non_blocking=self._device.type == "cuda") for name, tensor in host.items()
-        }
-        if self._device.type == "cuda":
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.current_stream(self._device))
-            self._copying = (host, event)  # the host buffers must not be filled anew before the copy is done
-        return copied
+    def _begun(self, at: IntArray, after: int) -> _Pending:
+        """The batch of these positions, of which reading has begun."""
+        known: Batch = {}
+        if self._end is not None and self._tail == "pad":
+            known[_IS_SAMPLE] = torch.from_numpy(at < self._end)
+            at = np.minimum(at, self._end - 1)
+        source, place = self._drawn.find(at)
+        if self._drawn.counts is not None:
+            known["source"] = torch.from_numpy(source)
+        batch, pieces = self._reader.start(source, place)
+        self._expect(at)
+        return _Pending(batch, pieces, known, after)
 
-    def _finish_copy(self) -> None:
-        if self._copying is not None:
-            self._copying[1].synchronize()
-            self._copying = None
+    def _expect(self, at: IntArray) -> None:
+        """Begin to fetch the objects that samples come from in the window after that of these positions."""
+        if self._drawn.window is not None:
+            later = at + self._drawn.window
+            self._reader.expect(*self._drawn.find(later if self._end is None else later[later < self._end]))
+
+    def _finished(self, ready: _Pending) -> Batch:
+        batch = self._reader.finish(ready.batch | ready.known)
+        is_sample = batch.pop(_IS_SAMPLE, None)
+        if is_sample is not None:
+            batch["index"][~is_sample] = NO_SAMPLE
+        return batch
 
     def _stop(self) -> None:
         self._running = None
         self._reader.stop()
         self._pending.clear()
-        self._finish_copy()
+        self._copy.finish()
 
     def close(self) -> None:
         """Stop reading, end the threads, close the files and free the buffers. The position stays."""
@@ -175,10 +253,7 @@ class ShardStream:
     ) -> None:
         self.close()
 
-    @property
-    def allocated_buffers(self) -> int:
-        """Batch buffers made so far; grows beyond `prefetch + 1 + threads` only when batches are kept."""
-        return self._reader.pools["image"].allocated
+    # -- where it is --------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch to be delivered starts, and of which stream; JSON-able, the same on every rank."""
@@ -186,16 +261,18 @@ class ShardStream:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved position, with any number of ranks, threads and batch size; refuses another stream's state."""
+        place = self._drawn.place
         changed = differences({k: v for k, v in state.items() if k != "position"}, self._identity)
         if changed:
             raise InputError(
-                f"{self.dataset.path}: this stream state was saved of another stream: {'; '.join(changed)}. A position "
-                "means the same sample only with the same dataset, split, seed and shuffle: use those, or start anew"
+                f"{place}: this stream state was saved of another stream: {'; '.join(changed)}. A position means the "
+                "same sample only with the same sources, split, filter, weights, seed and shuffle: use those, or start "
+                "anew"
             )
         position = state.get("position")
         if not isinstance(position, int) or position < 0 or (self._end is not None and position > self._end):
             limit = "" if self._end is None else f" and at most {self._end}, the end of this stream"
-            raise InputError(f"{self.dataset.path}: stream position {position!r}: must be a whole number from 0{limit}")
+            raise InputError(f"{place}: stream position {position!r}: must be a whole number from 0{limit}")
         self._stop()
         self._position = position
 
@@ -205,39 +282,7 @@ class ShardStream:
         self._position = 0
 
 
-def _check_counts(**counts: int | None) -> None:
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise InputError(f"ShardStream: {name} must be at least 1, got {count}")
-
-
-def _check_rank(rank: int, world_size: int, seed: int) -> None:
-    if not 0 <= rank < world_size:
-        raise InputError(f"ShardStream: rank must be from 0 to world_size - 1 = {world_size - 1}, got {rank}")
-    if seed < 0:
-        raise InputError(f"ShardStream: seed must be at least 0, got {seed}")
-
-
-def _checked_device(device: str | torch.device | None) -> torch.device:
-    try:
-        checked = torch.device("cpu" if device is None else device)
-        torch.empty(0, device=checked)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises AssertionError
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"ShardStream: device {device} cannot be used here: {reason}. Use cpu or cuda") from error
-    return checked
-
-
-def _image_dtype(window: Window | None, dtype: torch.dtype | None) -> torch.dtype:
-    if window is None:
-        if dtype not in (None, torch.int16):
-            raise InputError(
-                f"ShardStream: dtype={dtype} needs a window=(low, high) in HU; without one images are int16"
-            )
-        return torch.int16
-    low, high = window
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"ShardStream: window must be (low, high) in HU with low < high, got {window}")
-    if dtype is not None and dtype not in FLOAT_DTYPES:
-        raise InputError(f"ShardStream: dtype with a window must be one of {FLOAT_DTYPES}, got {dtype}")
-    return dtype or torch.float32
+def _reader_of(part: Part, checksums: bool, cache: ObjectCache | None, whole: bool) -> SourceReader:
+    if isinstance(part, EndlessPart):
+        return EndlessReader(part.bank, part.config)
+    return SampleReader(part.dataset, part.rows, checksums, cache, whole)

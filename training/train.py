@@ -1,49 +1,57 @@
-"""The training loop: shards in, a run folder with checkpoints and metrics out. Plain PyTorch, read top to bottom.
+"""Training: samples from shards, augmented on the device, Dice + cross-entropy, AdamW.
 
-Between two steps a training is its weights, optimizer, step and position in the stream; all else (learning rate,
-augmentation) follows from the settings and the step. So a run that was stopped goes on as if it had not been.
+In: datasets and `TrainConfig`. Out: a run folder (`training.checkpoint`, `training.journal`) that `--resume` goes on
+with: a run that is killed at any step and resumed ends, on the CPU, with bit for bit the weights of one that was not.
+Several processes (`training.distributed`) each take their share of every global batch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from monai.losses import DiceCELoss
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipeline.catalog import Dataset, open_dataset
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import writing_to
 from pipeline.settings import differences
-from pipeline.store import Location
 from pipeline.train_config import TrainConfig
 from pipeline.versions import software
-from training.augment import augment, random_crop, step_generator, to_window
+from training.arithmetic import arithmetic, precision_of, seed_dropout, training_device
+from training.augment import augment, random_crop, to_window
 from training.checkpoint import (
     BEST,
     LAST,
     Checkpoint,
     RunMeta,
-    append_metrics,
     load_state,
     read_checkpoint,
     save_checkpoint,
-    trim_metrics,
+    save_last,
     write_config,
 )
-from training.clock import Clock, memory_mb, metrics_line, stall_line
+from training.clock import Clock, memory_mb, stall_line
+from training.data import Data, TrainingData, open_data
+from training.distributed import Ranks, gathered, mean_over, process_group, ranks_here, wait_for_all
 from training.interrupts import Interrupts
-from training.network import ClassTable, build_network, check_shape, resolve_device
+from training.journal import Journal, Record, SilentJournal
+from training.loss import SegmentationLoss
+from training.network import build_network, check_shape, levels
 from training.predict import Segmenter, predict_samples
 from training.stream import ShardStream
-from training.validation import scores_line, validation_scores
+from training.validation import sample_scores, scores_line, validation_scores
+from training.view import View
 
 # Settings that change neither the weights nor which of them are best, and so may differ on resume.
-FREE_ON_RESUME = {"threads", "log_every", "checkpoint_every", "device"}
+FREE_ON_RESUME = {"threads", "log_every", "checkpoint_every", "keep", "tensorboard", "device"}
+POLY_POWER = 0.9  # nnU-Net
 _RESUME = "Run the same command with --resume to go on from the last checkpoint"
 
 
@@ -52,88 +60,121 @@ class TrainingInterrupted(PhantumorError):  # noqa: N818, being stopped is no er
 
 
 def train(
-    data: Location | Dataset,
+    data: Data,
     out: Path,
     config: TrainConfig,
     *,
     resume: bool = False,
     log: Callable[[str], None] = print,
+    show: Callable[[Record], None] | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
-    """Train, or with `resume` go on training, the run `out` on the dataset's split `train`; returns what came out.
+    """Train, or with `resume` go on training, the run `out` on the datasets' split `train`; returns what came out.
 
-    Raises InputError for settings that do not fit the dataset or the run, PhantumorError when the loss is no longer
-    finite or the disk fails, TrainingInterrupted after Ctrl-C.
+    Lines for people go to `log`, records of steps and validations to `show` (default: lines to `log`). `ranks` says
+    which of the processes that train together this one is (default: as torchrun says). Raises InputError for settings
+    that do not fit the datasets or the run, PhantumorError when the loss is no longer finite or the disk fails,
+    TrainingInterrupted after Ctrl-C.
     """
-    dataset = data if isinstance(data, Dataset) else open_dataset(data)
-    run = Training(dataset, Path(out), config, log)
-    with writing_to(run.out, _RESUME), run.open_stream() as stream, run.interrupts:
-        if resume:
-            run.restore(stream)
-        else:
-            run.begin(stream)
-        try:
-            run.to_the_end(stream)
-        except KeyboardInterrupt:
-            run.interrupts.ignore()
-            run.save_last()
-            stopped = f"stopped after step {run.step} of {config.steps}, {run.out / LAST} is written"
-            raise TrainingInterrupted(f"{stopped}. {_RESUME}") from None
-        except torch.OutOfMemoryError as error:
-            raise PhantumorError(
-                f"the GPU's memory is full at step {run.step + 1}: lower --batch-size (now {config.batch_size}) or set "
-                f"--crop-shape to less than {run.shape}, with another --out"
-            ) from error
+    ranks = ranks_here() if ranks is None else ranks
+    device = training_device(config.device, ranks)
+    show = show or View(config.steps, log, None).show
+    out = Path(out)
+    journal = Journal(out, log, show, config.tensorboard) if ranks.first else SilentJournal(out)
+    with process_group(ranks, device), arithmetic(config.deterministic, device):
+        run = Training(open_data(data, config), out, config, journal, device, ranks)
+        with writing_to(out, _RESUME), contextlib.closing(journal), run.open_stream() as stream, run.interrupts:
+            if resume:
+                run.restore(stream)
+            else:
+                run.begin(stream)
+            try:
+                run.to_the_end(stream)
+            except KeyboardInterrupt:
+                run.interrupts.ignore()
+                run.save_last()
+                journal.draw()
+                stopped = f"stopped after step {run.step} of {config.steps}, {run.out / LAST} is written"
+                raise TrainingInterrupted(f"{stopped}. {_RESUME}") from None
+            except torch.OutOfMemoryError as error:
+                raise PhantumorError(
+                    f"the GPU's memory is full at step {run.step + 1}: lower --batch-size (now {config.batch_size}; "
+                    f"--accumulate makes up for it) or set --crop-shape to less than {run.shape}, with another --out"
+                ) from error
     return run.summary()
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Rate of the update after `step` finished ones: linear warm-up, then cosine to 0 at `config.steps`."""
+    """Rate of the update after `step` finished ones: linear warm-up, then cosine or poly to 0 at `config.steps`."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    if config.schedule == "poly":
+        return float(config.lr * (1 - done) ** POLY_POWER)
     return config.lr * (1 + math.cos(math.pi * done)) / 2
 
 
 class Training:
     """One training between two steps, and how to make the next one."""
 
-    def __init__(self, dataset: Dataset, out: Path, config: TrainConfig, log: Callable[[str], None]) -> None:
-        self.dataset, self.out, self.config, self.log = dataset, out, config, log
-        self.shape = config.crop_shape or dataset.info.patch_shape
+    def __init__(
+        self, data: TrainingData, out: Path, config: TrainConfig, journal: Journal, device: torch.device, ranks: Ranks
+    ) -> None:
+        self.data, self.out, self.config, self.journal = data, out, config, journal
+        self.device, self.ranks = device, ranks
+        self.shape = config.crop_shape or data.patch_shape
         self._check_shape()
-        self.device = resolve_device(config.device)
-        self.classes = ClassTable(dataset.info.classes)
-        self.network = build_network(config.network, len(self.classes), config.seed).to(self.device)
+        self.precision = precision_of(config.precision, device)
+        self.network = build_network(config.network, len(data.classes), self.shape, config.seed).to(device)
+        if config.channels_last:
+            self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.forward = self._forward()
+        self.averaged = _averaged(self.network, config.ema) if config.ema > 0 else None
         self.optimizer = torch.optim.AdamW(self.network.parameters(), config.lr, weight_decay=config.weight_decay)
-        self.loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-        self.validation = dataset.indices_of("val")[: config.validate_samples]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
+        self.loss = SegmentationLoss(config.loss, data.classes).to(device)
         self.step = 0
         self.stream_state: dict[str, Any] = {}
         self.best_score: float | None = None
         self.validated_step = 0
         self.last_loss: float | None = None
         self.last_scores: dict[str, Any] | None = None
-        self.clock, self.interrupts = Clock(), Interrupts()
+        # Processes that train together must stop after the same step, which they agree on in `_update`.
+        self.clock, self.interrupts = Clock(), Interrupts(wait_to_be_asked=ranks.together)
 
     def _check_shape(self) -> None:
-        patch, crop, network = self.dataset.info.patch_shape, self.config.crop_shape, self.config.network
+        patch, crop, paths = self.data.patch_shape, self.config.crop_shape, self.data.paths
         if crop and any(edge > limit for edge, limit in zip(crop, patch, strict=True)):
-            raise InputError(f"crop_shape {crop} is larger than the patches of {self.dataset.path}, {patch}")
-        check_shape(self.shape, patch, network, "crop_shape" if crop else f"{self.dataset.path}: the patch shape")
+            raise InputError(f"crop_shape {crop} is larger than the patches of {paths}, {patch}")
+        what = "crop_shape" if crop else f"{paths}: the patch shape"
+        check_shape(self.shape, patch, self.config.network, what)
+
+    def _forward(self) -> Callable[[Tensor], Any]:
+        network: torch.nn.Module = self.network
+        if self.ranks.together:
+            gpus = [self.device.index] if self.device.type == "cuda" else None
+            network = DistributedDataParallel(network, device_ids=gpus)
+        return torch.compile(network) if self.config.compile else network
 
     def open_stream(self) -> ShardStream:
         """The training samples, from the start."""
-        held = len(self.dataset.indices_of("train"))
-        if 0 < held < self.config.batch_size:
-            raise InputError(f"--batch-size {self.config.batch_size}: {self.dataset.path} has {held} training samples")
-        return ShardStream(
-            self.dataset,
+        stream = ShardStream(
+            self.data.source,
             self.config.batch_size,
-            split="train",
             seed=self.config.seed,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
             device=self.device,
             threads=self.config.threads,
+            shuffle=self.config.shuffle,
+            on_broken=self.config.on_broken,
         )
+        if stream.samples is not None and stream.samples < self.config.batch_size:
+            stream.close()
+            raise InputError(
+                f"--batch-size {self.config.batch_size}: {self.data.paths} has {stream.samples} training samples"
+            )
+        return stream
 
     # -- start and resume ---------------------------------------------------------------------------------------------
 
@@ -143,12 +184,14 @@ class Training:
             raise InputError(f"{self.out}: is a file; --out takes a folder")
         if (self.out / LAST).exists():
             raise InputError(f"{self.out} already holds a run. Add --resume to go on with it, or choose another --out")
-        self.out.mkdir(parents=True, exist_ok=True)
+        wait_for_all(self.ranks)  # all have looked: now the first one may write
         self.stream_state = stream.state_dict()
-        trim_metrics(self.out, -1)
-        write_config(self.out, self.config, self.dataset.path)
+        if self.ranks.first:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.journal.open(-1)
+            write_config(self.out, self.config, self.data.paths)
         self.save_last()
-        self._describe("training")
+        self._describe("training", stream)
 
     def restore(self, stream: ShardStream) -> None:
         """Take up the run's last checkpoint."""
@@ -158,39 +201,49 @@ class Training:
         checkpoint = read_checkpoint(file)
         self._check_same_run(checkpoint.meta)
         load_state(self.network, checkpoint.model, file)
+        if self.averaged is not None and checkpoint.averaged is not None:
+            load_state(self.averaged.module, checkpoint.averaged, file)
+            self.averaged.n_averaged.fill_(checkpoint.meta.step)
         self.optimizer.load_state_dict(checkpoint.optimizer)
+        if checkpoint.scaler:
+            self.scaler.load_state_dict(checkpoint.scaler)
         stream.load_state_dict(checkpoint.stream)
         self.stream_state, self.step = checkpoint.stream, checkpoint.meta.step
         self.best_score, self.validated_step = checkpoint.best_score, checkpoint.validated_step
-        for record in trim_metrics(self.out, self.step):
+        wait_for_all(self.ranks)  # all have read: now the first one may write
+        for record in self.journal.open(self.step):
             self.last_loss = record.get("loss", self.last_loss)
             self.last_scores = record.get("val", self.last_scores)
-        write_config(self.out, self.config, self.dataset.path)
-        self._describe(f"resuming at step {self.step} of")
+        if self.ranks.first:
+            write_config(self.out, self.config, self.data.paths)
+        self._describe(f"resuming at step {self.step} of", stream)
 
     def _check_same_run(self, old: RunMeta) -> None:
         before, now = (c.model_dump(mode="json", exclude=FREE_ON_RESUME) for c in (old.config, self.config))
         changed = differences(before, now)
-        if old.dataset_digest != _digest(self.dataset):
-            changed.append(f"dataset: {old.dataset} -> {self.dataset.path} (another one, or it has grown)")
+        if old.dataset_digest != self.data.digest:
+            changed.append(f"dataset: {old.dataset} -> {self.data.paths} (another one, or it has grown)")
         if changed:
             raise InputError(
                 f"{self.out} was trained with other settings: {'; '.join(changed)}. Resume with the old ones, "
                 "which its config.yaml holds, or choose another --out"
             )
 
-    def _describe(self, doing: str) -> None:
-        counts, info = self.dataset.split_counts(), self.dataset.info
+    def _describe(self, doing: str, stream: ShardStream) -> None:
+        say, config = self.journal.say, self.config
         weights = sum(p.numel() for p in self.network.parameters())
-        self.log(
-            f"{doing} {self.config.steps} steps on {self.device}: {self.config.network.name} with {weights:,} weights, "
-            f"{counts['train']} samples of {'x'.join(map(str, self.shape))} voxels of {info.spacing_mm:g} mm, "
-            f"classes {', '.join(self.classes.names)}"
+        held = "endless" if stream.samples is None else stream.samples
+        processes = f" in {self.ranks.world_size} processes" if self.ranks.together else ""
+        say(
+            f"{doing} {config.steps} steps on {self.device}{processes}: {config.network.name} with {weights:,} "
+            f"weights, {held} samples of {'x'.join(map(str, self.shape))} voxels of {self.data.spacing_mm:g} mm, "
+            f"classes {', '.join(self.data.classes.names)}"
         )
-        if not self.dataset.complete:
-            self.log(f"{self.dataset.path} is not complete: {len(self.dataset.parts)} of {info.shards} shards are used")
-        if not self.validation:
-            self.log(f"{self.dataset.path} has no samples of split 'val': no validation, {BEST} is the last checkpoint")
+        for dataset in self.data.datasets:
+            if not dataset.complete:
+                say(f"{dataset.path} is not complete: {len(dataset.parts)} of {dataset.info.shards} shards are used")
+        if not self.data.validation:
+            say(f"{self.data.paths} has no samples of split 'val': no validation, {BEST} is the last checkpoint")
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -202,46 +255,83 @@ class Training:
             self._save_if_due()
             if self.step == self.config.steps:
                 break
-            self.clock.start()
+            loss, samples = self._update(batches, stream)
+            self.clock.finish(loss, samples)
+            if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+                self._log_metrics(stream)
+        self.journal.draw()
+        if self.clock.total_s:
+            self.journal.say(stall_line(self.clock, self.config.threads))
+
+    def _update(self, batches: Iterator[dict[str, Tensor]], stream: ShardStream) -> tuple[float, int]:
+        """One optimizer step; its loss, and the samples of this process."""
+        self.network.train()
+        seed_dropout(self.device, self.config.seed, self.step, self.ranks.rank)
+        total, seen = 0.0, []
+        self.clock.start()
+        for part in range(self.config.accumulate):
+            self.clock.wait()
+            first = stream.position + self.ranks.rank * self.config.batch_size
             batch = next(batches)
             self.clock.got_data()
-            loss = self._update(batch, stream)
-            self.clock.finish(loss, len(batch["index"]))
+            last = part == self.config.accumulate - 1
+            with contextlib.nullcontext() if last else self._no_exchange():
+                total += self._add_gradient(batch, first)
+            seen += batch["index"].tolist()
             del batch  # gives its buffer back before the next one is waited for
-            if self.step % self.config.log_every == 0 or self.step == self.config.steps:
-                self._log_metrics()
-        if self.clock.total_s:
-            self.log(stall_line(self.clock, self.config.threads))
+        return self._apply(total / self.config.accumulate, seen, stream), len(seen)
 
-    def _update(self, batch: dict[str, Tensor], stream: ShardStream) -> float:
-        """One optimizer step; its loss."""
-        self.network.train()
-        image, target = self._prepare(batch)
-        loss = self.loss(self.network(image), target)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise self._diverged(value, batch["index"].tolist())
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.config)
-        with self.interrupts.held():
-            self.optimizer.step()
-            self.stream_state = stream.state_dict()
-            self.step += 1
-        self.optimizer.zero_grad(set_to_none=True)
-        return value
+    def _no_exchange(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients of all but the last batch of a step stay in this process."""
+        network = getattr(self.forward, "_orig_mod", self.forward)
+        return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
-    def _prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _add_gradient(self, batch: dict[str, Tensor], first: int) -> float:
+        """Forward and backward of one batch whose first sample has the global position `first`; its loss."""
+        image, target = self._prepare(batch, first)
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            outputs = levels(self.forward(image))
+        loss = self.loss(outputs, target) / self.config.accumulate
+        self.scaler.scale(loss).backward()
+        return float(loss.detach()) * self.config.accumulate
+
+    def _prepare(self, batch: dict[str, Tensor], first: int) -> tuple[Tensor, Tensor]:
         """Network input float32 and target channels int64, both (B, 1, X, Y, Z), cropped and augmented."""
         config = self.config
         image, label = batch["image"].to(self.device), batch["label"].to(self.device)
-        generator = step_generator(config.seed, self.step, self.device)
+        positions = np.arange(first, first + len(image))
         if config.crop_shape:
-            tumors = self.classes.tumors.values()
-            image, label = random_crop(image, label, config.crop_shape, config.crop_tumor_share, tumors, generator)
-        image, label = augment(image, label, config.augment, generator, sum(config.window) / 2)
-        return to_window(image, config.window), self.classes.to_channels(label)
+            tumors = self.data.classes.tumors.values()
+            share = config.crop_tumor_share
+            image, label = random_crop(image, label, config.crop_shape, share, tumors, config.seed, positions)
+        image, label = augment(image, label, config.augment, config.seed, positions, config.window)
+        image = to_window(image, config.window)
+        if config.channels_last:
+            image = image.to(memory_format=torch.channels_last_3d)
+        return image, self.data.classes.to_channels(label)
+
+    def _apply(self, loss: float, samples: list[int], stream: ShardStream) -> float:
+        """Move the weights along the gradient, unless it is not finite; the loss over all processes."""
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        stop = float(self.interrupts.asked)
+        loss, norm_value, stop = mean_over(self.ranks, (loss, float(norm), stop), self.device)
+        # In fp16 a gradient that is not finite only means that the scale was too high: the scaler skips the step.
+        if not math.isfinite(loss) or not (math.isfinite(norm_value) or self.scaler.is_enabled()):
+            raise self._diverged(loss, samples)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.config)
+        with self.interrupts.held():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.network)
+            self.stream_state = stream.state_dict()
+            self.step += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        if stop > 0:
+            raise KeyboardInterrupt
+        return loss
 
     def _diverged(self, loss: float, samples: list[int]) -> PhantumorError:
         return PhantumorError(
@@ -254,25 +344,31 @@ class Training:
 
     def _validate_if_due(self) -> None:
         due = self.step == self.config.steps or self.step % self.config.validate_every == 0
-        if not self.validation or not due or self.validated_step == self.step:
+        if not self.data.validation or not due or self.validated_step == self.step:
             return
+        network = self.network if self.averaged is None else self.averaged.module
         segmenter = Segmenter(
-            self.network.eval(),
-            self.classes,
-            self.config.window,
-            self.shape,
-            self.dataset.info.spacing_mm,
-            self.device,
+            network.eval(), self.data.classes, self.config.window, self.shape, self.data.spacing_mm, self.device
         )
-        predictions = predict_samples(segmenter, self.dataset, self.validation, self.config.batch_size)
-        scores = validation_scores(predictions, self.classes)
+        mine = self.data.validation[self.ranks.rank :: self.ranks.world_size]
+        scored = [
+            score
+            for dataset in self.data.datasets
+            for score in sample_scores(
+                predict_samples(
+                    segmenter, dataset, [index for of, index in mine if of is dataset], self.config.batch_size
+                ),
+                self.data.classes,
+            )
+        ]
+        scores = validation_scores(gathered(self.ranks, scored), self.data.classes)
         with self.interrupts.held():
-            append_metrics(self.out, {"step": self.step, "val": scores})
+            self.journal.add({"step": self.step, "val": scores})
             self.validated_step, self.last_scores = self.step, scores
             if self.best_score is None or scores["score"] >= self.best_score:
                 self.best_score = scores["score"]
-                self._save(BEST)
-        self.log(f"step {self.step}: validation {scores_line(scores)}")
+                self._save_best()
+        self.journal.say(f"step {self.step}: validation {scores_line(scores)}")
 
     def _save_if_due(self) -> None:
         if self.step > 0 and (self.step == self.config.steps or self.step % self.config.checkpoint_every == 0):
@@ -280,32 +376,44 @@ class Training:
 
     def save_last(self) -> None:
         """Write the training as it stands; without validation it is the best one as well."""
-        self._save(LAST)
-        if not self.validation:
-            self._save(BEST)
+        if self.ranks.first:
+            save_last(self.out, self._checkpoint(), self.config.keep)
+        if not self.data.validation:
+            self._save_best()
 
-    def _save(self, name: str) -> None:
-        info = self.dataset.info
+    def _save_best(self) -> None:
+        if self.ranks.first:
+            save_checkpoint(self.out / BEST, self._checkpoint())
+
+    def _checkpoint(self) -> Checkpoint:
         meta = RunMeta(
             step=self.step,
             config=self.config,
-            classes=dict(self.classes.classes),
-            spacing_mm=info.spacing_mm,
+            classes=dict(self.data.classes.classes),
+            spacing_mm=self.data.spacing_mm,
             patch_shape=self.shape,
-            dataset=str(self.dataset.path),
-            dataset_digest=_digest(self.dataset),
+            dataset=self.data.paths,
+            dataset_digest=self.data.digest,
             software=software(),
         )
-        state, optimizer = self.network.state_dict(), self.optimizer.state_dict()
-        checkpoint = Checkpoint(meta, state, optimizer, self.stream_state, self.best_score, self.validated_step)
-        save_checkpoint(self.out / name, checkpoint)
+        return Checkpoint(
+            meta,
+            self.network.state_dict(),
+            None if self.averaged is None else self.averaged.module.state_dict(),
+            self.optimizer.state_dict(),
+            self.scaler.state_dict() or None,
+            self.stream_state,
+            self.best_score,
+            self.validated_step,
+        )
 
-    def _log_metrics(self) -> None:
-        record = {"step": self.step, "lr": learning_rate(self.step - 1, self.config)}
+    def _log_metrics(self, stream: ShardStream) -> None:
+        record: Record = {"step": self.step, "lr": learning_rate(self.step - 1, self.config)}
         record |= self.clock.record(math.prod(self.shape), self.config.steps - self.step) | memory_mb(self.device)
+        if stream.skipped:
+            record["skipped_samples"] = stream.skipped
         self.last_loss = record["loss"]
-        append_metrics(self.out, record)
-        self.log(metrics_line(record, self.config.steps))
+        self.journal.add(record)
 
     def summary(self) -> dict[str, Any]:
         """What came out, as a record for people's scripts."""
@@ -319,7 +427,6 @@ class Training:
         }
 
 
-def _digest(dataset: Dataset) -> str:
-    """Which samples a dataset holds, wherever it lies: its recipe, its bank, and how much of it is there."""
-    info = dataset.info
-    return f"{info.config_digest}-{info.bank_fingerprint}-{dataset.rows}"
+def _averaged(network: torch.nn.Module, decay: float) -> AveragedModel:
+    """A moving average of the weights: each step it keeps `decay` of itself."""
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]

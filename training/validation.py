@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,37 +14,51 @@ from training.network import ClassTable
 from training.predict import Prediction
 
 
-def validation_scores(predictions: Iterable[Prediction], classes: ClassTable) -> dict[str, Any]:
+@dataclass(frozen=True)
+class SampleScore:
+    """Of one sample."""
+
+    dice: dict[str, float]  # by class, of those that the truth holds
+    false_positive_voxels: int | None  # predicted tumor voxels, of a sample without tumor
+
+
+def sample_scores(predictions: Iterable[Prediction], classes: ClassTable) -> list[SampleScore]:
+    """Score each prediction by itself."""
+    return [_score(truth, prediction, classes) for _, truth, prediction in predictions]
+
+
+def _score(truth: Any, prediction: Any, classes: ClassTable) -> SampleScore:
+    found = {}
+    for name in classes.names[1:]:
+        inside = truth == classes.classes[name]
+        if inside.any():
+            found[name] = dice(inside, prediction == classes.classes[name]) or 0.0
+    tumor_ids = list(classes.tumors.values())
+    healthy = not np.isin(truth, tumor_ids).any()
+    return SampleScore(found, int(np.isin(prediction, tumor_ids).sum()) if healthy else None)
+
+
+def validation_scores(scores: Sequence[SampleScore], classes: ClassTable) -> dict[str, Any]:
     """Scores of a set of samples, as `metrics.jsonl` holds them.
 
     `dice`: mean per class over the `samples_with` that hold the class in the truth, None where none does.
     `false_positive_voxels`: predicted tumor voxels per healthy sample, None without healthy samples.
     `score`: what decides on the best checkpoint: mean Dice of the tumor classes, of all when no sample has a tumor.
     """
-    found: dict[str, list[float]] = {name: [] for name in classes.names[1:]}
-    false_positives: list[int] = []
-    tumor_ids = list(classes.tumors.values())
-    samples = 0
-    for _, truth, prediction in predictions:
-        samples += 1
-        for name, values in found.items():
-            inside = truth == classes.classes[name]
-            if inside.any():
-                values.append(dice(inside, prediction == classes.classes[name]) or 0.0)
-        if not np.isin(truth, tumor_ids).any():
-            false_positives.append(int(np.isin(prediction, tumor_ids).sum()))
+    found = {name: [s.dice[name] for s in scores if name in s.dice] for name in classes.names[1:]}
+    false_positives = [s.false_positive_voxels for s in scores if s.false_positive_voxels is not None]
     means = {name: statistics.fmean(values) if values else None for name, values in found.items()}
     return {
-        "score": _score(means, classes.tumors),
+        "score": _deciding(means, classes.tumors),
         "dice": means,
         "samples_with": {name: len(values) for name, values in found.items()},
         "false_positive_voxels": statistics.fmean(false_positives) if false_positives else None,
         "healthy_samples": len(false_positives),
-        "samples": samples,
+        "samples": len(scores),
     }
 
 
-def _score(means: Mapping[str, float | None], tumors: Iterable[str]) -> float:
+def _deciding(means: Mapping[str, float | None], tumors: Iterable[str]) -> float:
     of_tumors = [value for name in tumors if (value := means[name]) is not None]
     of_all = [value for value in means.values() if value is not None]
     return statistics.fmean(of_tumors or of_all or [0.0])

@@ -40,9 +40,14 @@ class ShardJob:
     run: str = ""  # of the ledger, for the start record
 
     @property
+    def plan(self) -> Plan:
+        """Of the dataset."""
+        return Plan(self.config.samples, self.config.shard_samples, self.grown)
+
+    @property
     def samples(self) -> range:
         """Indices of the shard's samples."""
-        return Plan(self.config.samples, self.config.shard_samples, self.grown).indices(self.shard)
+        return self.plan.indices(self.shard)
 
 
 @dataclass(frozen=True)

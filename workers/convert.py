@@ -30,13 +30,15 @@ from pipeline.shard import DTYPES, array_crc32c, encode_sample
 from pipeline.spec import SampleSpec
 from pipeline.store import Location, Store, absolute, open_store, relative_place
 from workers.attempt import Attempt, ShardJob, ShardReport, attempt_at, is_made, opened_bank, opened_store
-from workers.estimate import ROW_BYTES, check_room, probed
+from workers.compaction import finish
+from workers.estimate import ROW_BYTES, check_room, crowding_here, probed
 from workers.execution import ALONE, How, check_all_made, run_jobs, without_quarantine
-from workers.generate import Summary, finish
+from workers.generate import Summary
 from workers.growth import begin
 from workers.kept import Arrays, kept_arrays
 from workers.ledger import RunFacts
 from workers.stages import Clock, ShardSink
+from workers.watch import watched
 
 Kind = Literal["full", "delta", "recipe"]
 
@@ -175,8 +177,13 @@ def convert(
     InputError for views, for a source that is of the kind already or is damaged, and where its bank is not there.
     PhantumorError when shards had to be given up.
     """
-    started = time.monotonic()
     source, target = open_store(place), open_store(out)
+    with watched([target, source], log):
+        return _convert(source, target, kind, how, log)
+
+
+def _convert(source: Store, target: Store, kind: Kind, how: How, log: Callable[[str], None]) -> Summary:
+    started = time.monotonic()
     info = read_info(source)
     _check_convertible(source, info, kind)
     bank = bank_of(source, info)
@@ -186,10 +193,10 @@ def convert(
         raise InputError(f"{source.url} holds no committed shard yet; run its `phantumor generate` command first")
     missing = sorted(set(there) - set(committed_shards(target)))
     jobs = [_job(source, target, bank, new, shard) for shard in without_quarantine(target, missing, how, log)]
-    made = 0
+    made, estimate = 0, None
     if jobs:
         with contextlib.closing(how.executor(len(jobs), convert_shard)) as executor:  # before anything is written
-            _check_cost(jobs, target, executor.slots(), log)
+            estimate = _check_cost(jobs, target, min(executor.slots(), len(jobs)), how, log)
             begin(target, new)
             facts = RunFacts(new.config_digest, bank.place, how.name())
             total = plan.samples_in(there)
@@ -199,7 +206,8 @@ def convert(
     check_all_made(target, missing)
     if len(there) < plan.shards:
         log(f"{source.url} holds {len(there)} of its {plan.shards} shards: when it holds more, run this again")
-    return Summary(new.config.samples, made, time.monotonic() - started, complete)
+    held = plan.samples_in(shard for shard in committed_shards(target) if shard < plan.shards)
+    return Summary(new.config.samples, made, time.monotonic() - started, complete, held, estimate)
 
 
 def _check_convertible(source: Store, info: DatasetInfo, kind: Kind) -> None:
@@ -259,7 +267,9 @@ def _job(source: Store, target: Store, bank: Bank, new: DatasetInfo, shard: int)
     )
 
 
-def _check_cost(jobs: list[ConvertJob], target: Store, workers: int, log: Callable[[str], None]) -> None:
+def _check_cost(
+    jobs: list[ConvertJob], target: Store, workers: int, how: How, log: Callable[[str], None]
+) -> dict[str, Any]:
     """Convert a few samples in memory, tell how much and how long; PhantumorError when the disk cannot hold it."""
     first = jobs[0]
     source = _SourceShard(first)
@@ -272,4 +282,4 @@ def _check_cost(jobs: list[ConvertJob], target: Store, workers: int, log: Callab
 
     estimate = probed(converted, len(source.rows), sum(len(job.samples) for job in jobs))
     source.close()
-    check_room(estimate, target, workers, log)
+    return check_room(estimate, target, workers, log, crowding_here(workers) if how.ray is None else 1.0)

@@ -15,13 +15,14 @@ from typing import NoReturn
 from pipeline.errors import InputError, PhantumorError
 from workers.attempt import ShardJob, ShardReport
 from workers.executor import Executor, Result
-from workers.failure import RESUME, Failure
+from workers.failure import RESUME, Failure, lost
 from workers.ledger import End, Ledger
-from workers.policy import Breaker, Policy
+from workers.policy import Breaker, Outage, Policy
 from workers.stragglers import Starts
 
 _WAKE_S = 5.0  # nothing happens for longer: the ledger is due, nodes may have joined
 _LOOK_S = 5.0  # between looks for stragglers, each of which lists a folder
+_SELDOM_S = 60.0  # between looks for lost attempts only
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class _Drive:
     ) -> None:
         self._executor, self._policy, self._ledger, self._starts = executor, policy, ledger, starts
         self._on_report, self._clock = on_report, clock
-        self._breaker = Breaker(policy)
+        self._breaker, self._outage = Breaker(policy), Outage(policy)
         self._jobs = {job.shard: job for job in jobs}
         self._waiting = deque(self._jobs)
         self._resting: dict[int, float] = {}  # shard -> when it is tried again
@@ -94,7 +95,7 @@ class _Drive:
         self._failures: dict[int, list[Failure]] = {}
         self._backed_up: set[int] = set()
         self._durations_s: list[float] = []
-        self._next_look = clock()
+        self._looked = clock()
 
     def run(self) -> None:
         """Until every shard is made or given up. Attempts that nobody waits for any more are left behind."""
@@ -102,7 +103,7 @@ class _Drive:
             self._hand_in()
             for handle, result in self._executor.wait(self._patience_s()):
                 self._take(handle, result)
-            self._back_up_stragglers()
+            self._look_after_attempts()
             self._ledger.tick(self._executor.slots(), len(self._in_flight()))
 
     def _in_flight(self) -> set[int]:
@@ -139,9 +140,8 @@ class _Drive:
     def _made(self, shard: int, report: ShardReport) -> None:
         self._settle(shard)
         self._breaker.settled(None)
-        for handle in [handle for handle, other in self._attempts.items() if other == shard]:
-            del self._attempts[handle]
-            self._executor.cancel(handle)
+        self._outage.attempt_ended(None, self._clock())
+        self._cancel(shard)
         if report.status != "already":  # those take no time
             self._durations_s.append(report.seconds)
         self._ledger.finished(report)
@@ -152,8 +152,13 @@ class _Drive:
             return
         failures = self._failures.setdefault(shard, [])
         failures.append(failure)
-        verdict = self._policy.verdict(failure, len(failures))
+        away = self._outage.attempt_ended(failure, self._clock())
+        verdict = "stop" if away else self._policy.verdict(failure, len(failures))
         self._ledger.failed(failure, verdict)
+        if away:
+            raise PhantumorError(
+                f"stopped: nothing gets through to {self._ledger.store.url}: {failure.message}. {RESUME}"
+            )
         if verdict == "stop":
             self._stop(failure)
         elif verdict == "retry":
@@ -185,17 +190,21 @@ class _Drive:
         what = failure.message if failure.errno is not None else failure.line()
         raise PhantumorError(f"cannot make shard {failure.shard} of {self._ledger.store.url}: {what}. {RESUME}")
 
-    # ---- stragglers ----
+    # ---- attempts that take too long ----
 
-    def _back_up_stragglers(self) -> None:
-        """Late in a run, try again elsewhere what takes far too long: its node may be frozen or lost."""
-        now = self._clock()
-        alone = self._in_flight() - self._backed_up
-        if self._waiting or not alone or now < self._next_look or not self._is_late():
+    def _look_after_attempts(self) -> None:
+        """Late in a run, try again elsewhere what takes far too long; at any time, stop what nothing is heard of."""
+        now, late = self._clock(), self._is_late()
+        in_flight = self._in_flight()
+        if not in_flight or now - self._looked < (_LOOK_S if late else _SELDOM_S):
             return
-        self._next_look = now + _LOOK_S
-        for shard, since in self._starts.look(alone, now).items():
-            if self._policy.straggles(now - since, self._durations_s):
+        self._looked = now
+        for shard, since in self._starts.look(in_flight, now).items():
+            if self._policy.is_lost(now - since, self._durations_s):
+                self._cancel(shard)
+                self._starts.forget(shard)
+                self._failed(shard, lost(shard, now - since))
+            elif late and shard not in self._backed_up and self._policy.straggles(now - since, self._durations_s):
                 self._backed_up.add(shard)
                 self._submit(shard)
                 self._ledger.backed_up()
@@ -203,4 +212,10 @@ class _Drive:
     def _is_late(self) -> bool:
         done = len(self._jobs) - len(self._open)
         started = done + len(self._in_flight())
-        return self._policy.may_back_up(started, done, len(self._jobs))
+        return not self._waiting and self._policy.may_back_up(started, done, len(self._jobs))
+
+    def _cancel(self, shard: int) -> None:
+        """Let go of all attempts at a shard."""
+        for handle in [handle for handle, other in self._attempts.items() if other == shard]:
+            del self._attempts[handle]
+            self._executor.cancel(handle)

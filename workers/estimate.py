@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.bank import Bank
 from pipeline.config import GenerateConfig
@@ -18,28 +20,54 @@ from pipeline.synthesis import render
 from workers.kept import kept_arrays
 
 _PROBE_SAMPLES = 4
-_PROBE_SECONDS = 1.0  # so long more samples are tried: a few say little about a mix of kinds
+_PROBE_SECONDS = 2.0  # so long more samples are tried: a few say little about a mix of kinds
 _MOST_SAMPLES = 64
 ROW_BYTES = 1500  # of a manifest row with one tumor, as Parquet; parts and the whole manifest hold one each
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the remaining samples will cost."""
+    """What the remaining samples will cost. `core_seconds` is what one worker takes, on this machine as it is."""
 
     samples: int
     bytes: int
     core_seconds: float
 
-    def line(self, free: int | None, workers: int) -> str:
+    def seconds(self, workers: int, crowding: float = 1.0) -> float:
+        """How long it takes; `crowding` is how much slower each worker is beside the others."""
+        return self.core_seconds * crowding / max(1, workers)  # a cluster that grows on demand has none yet
+
+    def line(self, free: int | None, workers: int, crowding: float = 1.0) -> str:
         """For people: how much, how long."""
-        workers = max(1, workers)  # a cluster that grows on demand has none yet
-        span = duration(self.core_seconds / workers)
+        workers = max(1, workers)
         room = f" ({size(free)} free)" if free is not None else ""
         return (
-            f"{self.samples} samples to make, about {size(self.bytes)}{room}, "
-            f"about {span} on {workers} worker{'s' if workers > 1 else ''}"
+            f"{self.samples} samples to make, about {size(self.bytes)}{room}, estimated "
+            f"{duration(self.seconds(workers, crowding))} on {workers} worker{'s' if workers > 1 else ''}, "
+            "with this machine as busy as it is now"
         )
+
+    def to_json(self, free: int | None, workers: int, crowding: float = 1.0) -> dict[str, Any]:
+        """For `--json`."""
+        hours = round(self.seconds(workers, crowding) / 3600, 4)
+        return {
+            "samples": self.samples,
+            "bytes": self.bytes,
+            "hours": hours,
+            "workers": max(1, workers),
+            "free_bytes": free,
+        }
+
+
+def crowding_of(workers: int, cores: int, load: float) -> float:
+    """How much slower a worker is beside others than the one that was measured, alone among `load` other processes."""
+    return max(1.0, (load + workers) / cores) / max(1.0, (load + 1) / cores)
+
+
+def crowding_here(workers: int) -> float:
+    """The same for workers on this machine, as it is now."""
+    load = max(0.0, os.getloadavg()[0] - 1.0)  # without ourselves
+    return crowding_of(max(1, workers), len(os.sched_getaffinity(0)), load)
 
 
 def estimate_cost(bank: Bank, config: GenerateConfig, samples: int) -> Estimate:
@@ -77,15 +105,18 @@ def _try(make: Callable[[int], int], index: int) -> int | None:
         return None
 
 
-def check_room(estimate: Estimate, store: Store, workers: int, log: Callable[[str], None]) -> None:
-    """Tell how much and how long; PhantumorError when the disk cannot hold it."""
+def check_room(
+    estimate: Estimate, store: Store, workers: int, log: Callable[[str], None], crowding: float = 1.0
+) -> dict[str, Any]:
+    """Tell how much and how long, and give it for `--json`; PhantumorError when the disk cannot hold it."""
     free = store.free_bytes()
-    log(estimate.line(free, workers))
+    log(estimate.line(free, workers, crowding))
     if free is not None and estimate.bytes > free:
         raise PhantumorError(
             f"{store.url}: the dataset needs about {size(estimate.bytes)}, its disk has {size(free)} free. "
             "Free space, ask for fewer --samples, or keep less of each: --store delta"
         )
+    return estimate.to_json(free, workers, crowding)
 
 
 def stored_bytes(bank: Bank, config: GenerateConfig, index: int) -> int:

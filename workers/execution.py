@@ -9,6 +9,7 @@ from pipeline.errors import PhantumorError
 from pipeline.progress import Progress
 from pipeline.store import Store
 from workers.attempt import ShardJob
+from workers.compaction import Compactor
 from workers.drive import Outcome, drive
 from workers.executor import Executor, SerialExecutor, Task, shard_task
 from workers.ledger import Ledger, RunFacts
@@ -37,7 +38,7 @@ class How:
             return SerialExecutor(task)
         from workers.local import ProcessExecutor
 
-        return ProcessExecutor(min(self.workers, max(1, jobs)), task)
+        return ProcessExecutor(min(self.workers, jobs + 1), task)  # one for a backup; they start as they are needed
 
     def name(self) -> str:
         """For people."""
@@ -73,7 +74,8 @@ def run_jobs(
     total, done = samples
     progress = Progress(total, "samples", done=done)
     ledger = Ledger(store, facts, quarantined=aside, progress=progress, log=log)
-    return drive([replace(job, run=ledger.run) for job in jobs], executor, Policy(), ledger)
+    compactor = Compactor(store, jobs[0].plan)
+    return drive([replace(job, run=ledger.run) for job in jobs], executor, Policy(), ledger, compactor)
 
 
 def check_all_made(store: Store, missing: Collection[int]) -> None:

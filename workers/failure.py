@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.progress import duration
+
 RESUME = "Committed shards are safe; run the same command again to resume"
 _KEPT_CHARACTERS = 20_000  # of a traceback, from its end: it travels in one message
 
@@ -79,6 +81,11 @@ def failure_of(shard: int, error: BaseException, *, died: bool = False) -> Failu
 def death(shard: int, kind: str, message: str) -> Failure:
     """The failure of a shard whose worker ended without a word."""
     return Failure(shard, (kind,), message, died=True)
+
+
+def lost(shard: int, seconds: float) -> Failure:
+    """The failure of a shard of which nothing was heard for so long."""
+    return Failure(shard, ("AttemptLost",), f"no result after {duration(seconds)}: its process or its node hangs")
 
 
 def _message(error: BaseException) -> str:

@@ -46,22 +46,38 @@ class Garbage:
         return f"removed {self.file} ({size(self.bytes)})"
 
 
+class Swept(NamedTuple):
+    """What was removed; how many leftovers are too young, and in how many seconds the last of them is old enough."""
+
+    removed: list[Garbage]
+    young: int = 0
+    seconds: float = 0.0
+
+
 def remove_garbage(store: Store, age_minutes: float) -> list[Garbage]:
+    """As `sweep`; what was removed."""
+    return sweep(store, age_minutes).removed
+
+
+def sweep(store: Store, age_minutes: float) -> Swept:
     """Remove attempts that no manifest names, their start records, and temporary files, all unchanged for so long.
 
     PhantumorError when the disk refuses.
     """
-    removed = []
+    removed: list[Garbage] = []
+    young: dict[str, float] = {}
+    now = 0.0
     with writing_to(store.url, "The same command removes the rest"):
         orphans = _orphans(store)
         records = _start_records(store)
         singles = [*_asides(store), *records.values()]
         if orphans or singles:
-            heap = _Heap(store, records, _now_of(store) - 60 * age_minutes)
+            now = _now_of(store) - 60 * age_minutes
+            heap = _Heap(store, records, now, young)
             # A start record goes before its attempt: one that sleeps and wakes up again finds itself given up.
             removed = [garbage for entry in singles for garbage in heap.remove_object(entry)]
             removed += [garbage for orphan in orphans for garbage in heap.remove_attempt(orphan)]
-    return sorted(removed, key=lambda garbage: garbage.file)
+    return Swept(sorted(removed, key=lambda garbage: garbage.file), len(young), max(young.values(), default=now) - now)
 
 
 class _Attempt(NamedTuple):
@@ -78,15 +94,17 @@ class _Attempt(NamedTuple):
 
 
 class _Heap:
-    """Leftovers of one store, and how old they are by the store's own clock."""
+    """Leftovers of one store, and how old they are by the store's own clock. In `young`: what is left, since when."""
 
-    def __init__(self, store: Store, records: dict[str, Entry], oldest: float) -> None:
-        self._store, self._records, self._oldest = store, records, oldest
+    def __init__(self, store: Store, records: dict[str, Entry], oldest: float, young: dict[str, float]) -> None:
+        self._store, self._records, self._oldest, self._young = store, records, oldest, young
 
     def remove_object(self, entry: Entry) -> Iterator[Garbage]:
         """Remove a file, unless it is young, or the start record of an attempt that still writes."""
         match = _RECORD.fullmatch(entry.key)
-        if entry.modified > self._oldest or (match and self._changed(f"shards/{match[1]}.zarr") > self._oldest):
+        changed = max(entry.modified, self._changed(f"shards/{match[1]}.zarr") if match else 0.0)
+        if changed > self._oldest:
+            self._young[entry.key] = changed
             return
         self._store.remove([entry.key])
         yield Garbage(entry.key, entry.size)
@@ -94,7 +112,9 @@ class _Heap:
     def remove_attempt(self, attempt: _Attempt) -> Iterator[Garbage]:
         """Remove a Zarr group, unless anything of it is young."""
         record = self._records.get(attempt.record)
-        if max(self._changed(attempt.group), record.modified if record else 0.0) > self._oldest:
+        changed = max(self._changed(attempt.group), record.modified if record else 0.0)
+        if changed > self._oldest:
+            self._young[attempt.group] = changed
             return
         entries = list(self._store.entries(attempt.group))
         empty_folder = self._store.folder is not None and (self._store.folder / attempt.group).is_dir()

@@ -31,6 +31,7 @@ from pipeline.store import Store
 from pipeline.versions import software
 from workers.attempt import ShardJob, ShardReport
 from workers.failure import RESUME, Failure
+from workers.policy import NO_ANSWER
 from workers.quarantine import put_aside, take_back
 
 End = Literal["complete", "incomplete", "stopped", "interrupted"]
@@ -97,7 +98,7 @@ class Ledger:
         self.run = f"{self._started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         self._document: dict[str, Any] = {}  # of run.json
         self._failures: deque[str] = deque(maxlen=_KEPT_FAILURES)
-        self._unwritten = False
+        self._unwritten = self._said_silent = False
 
     # ---- what the driver tells ----
 
@@ -123,6 +124,7 @@ class Ledger:
     def finished(self, report: ShardReport) -> None:
         """A shard is committed."""
         tally = self.tally
+        self._said_silent = False
         tally.done += 1
         tally.done_samples += report.samples
         tally.bytes += report.bytes
@@ -143,6 +145,10 @@ class Ledger:
         line = {name: getattr(failure, name) for name in names} | {"verdict": verdict}
         self._failures.append(json.dumps(line))
         self._unwritten = True
+        silent = NO_ANSWER in failure.kinds
+        if silent and self._said_silent and verdict == "retry":
+            return  # every attempt would say the same of the object store
+        self._said_silent = silent
         blamed = "" if failure.sample is None else f", sample {failure.sample}"
         self._log(f"shard {failure.shard}{blamed}: {' '.join(failure.line().split())} ({_VERDICTS[verdict]})")
 
@@ -173,9 +179,9 @@ class Ledger:
         """The run is over, for better or worse."""
         if not self._document:  # it never began
             return
-        self._write_progress(0, 0)
         ended = {"ended": _stamp(self._now()), "outcome": outcome, "reason": reason, "counts": asdict(self.tally)}
-        self._write("run.json", _json({**self._document, **ended}))
+        if self._write_progress(0, 0):  # a store that is away has kept the user waiting for long enough
+            self._write("run.json", _json({**self._document, **ended}))
         if self._progress is not None:
             self._progress.end()
 
@@ -188,10 +194,10 @@ class Ledger:
     def _rate(self, count: float) -> float:
         return count / max(self._clock() - self._began, 1e-3)
 
-    def _write_progress(self, slots: int, in_flight: int) -> None:
+    def _write_progress(self, slots: int, in_flight: int) -> bool:
         rate = self._rate(self.tally.done_samples)
         left = self.tally.samples - self.tally.done_samples
-        self._write(
+        written = self._write(
             "progress.json",
             _json(
                 {
@@ -207,9 +213,10 @@ class Ledger:
                 }
             ),
         )
-        if self._unwritten:
+        if written and self._unwritten:
             self._unwritten = False
             self._write("failures.jsonl", "".join(f"{line}\n" for line in self._failures).encode())
+        return written
 
     @contextlib.contextmanager
     def _needed(self) -> Iterator[None]:
@@ -219,11 +226,12 @@ class Ledger:
             reason = error.strerror or str(error)
             raise PhantumorError(f"cannot write to {self.store.url}: {reason}. {RESUME}") from error
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes) -> bool:
         try:
             self.store.replace(self._key(name), data)
         except OSError:
-            return  # it tells about the run and decides nothing: the shards meet the same disk, and say so
+            return False  # it tells about the run and decides nothing: the shards meet the same disk, and say so
+        return True
 
     def _key(self, name: str) -> str:
         return f"runs/{self.run}/{name}"

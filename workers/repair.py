@@ -86,6 +86,8 @@ def repair(
         if stale or _is_behind(store, committed):
             with writing_to(store.url, "The same command tries again"):
                 compact(store)
+    elif whole_shards and stale:  # of a dataset that is being made: its parts say all, and the next run writes it anew
+        store.remove([WHOLE])
     elif store.exists(WHOLE):
         left += stale
     return repairs, left

@@ -26,6 +26,7 @@ from workers.attempt import Attempt, ShardJob, ShardReport, attempt_at, check_ca
 from workers.failure import SampleError
 from workers.kept import Arrays, kept_arrays
 from workers.stages import Clock, ShardSink
+from workers.time_limit import cpu_limit
 
 __all__ = ["ShardJob", "ShardReport", "choose_device", "make_shard"]
 
@@ -83,11 +84,11 @@ def _make(bank: Bank, job: ShardJob, device: str, sink: ShardSink, clock: Clock,
         for spec in specs:
             check_case(bank, spec.case_id)
         cases = [bank.load(spec.case_id) for spec in specs]
-    with clock.measure("synthesise"), _blamed_on(specs):
+    with clock.measure("synthesise"), _blamed_on(specs), cpu_limit():
         rendered = render_batch(cases, specs, device)
     for case, spec, made in zip(cases, specs, rendered, strict=True):
         with _blamed_on([spec]):
-            with clock.measure("measure"):
+            with clock.measure("measure"), cpu_limit():
                 facts = measure_sample(case, spec, made)
             row = facts | _row(job, spec, made)
             arrays: Arrays = {"image": made.image, "label": made.label}
@@ -96,7 +97,8 @@ def _make(bank: Bank, job: ShardJob, device: str, sink: ShardSink, clock: Clock,
 
 def _drawn(bank: Bank, config: GenerateConfig, index: int) -> SampleSpec:
     try:
-        return draw_sample(bank, config, index)
+        with cpu_limit():
+            return draw_sample(bank, config, index)
     except (OSError, InputError):
         raise
     except Exception as error:

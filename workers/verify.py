@@ -14,11 +14,11 @@ from pipeline.catalog import Home, bank_of
 from pipeline.description import DatasetInfo, read_info
 from pipeline.errors import InputError
 from pipeline.manifest import committed_shards
-from pipeline.progress import size
+from pipeline.progress import duration, size
 from pipeline.store import Location, Store, open_store
 from workers.checks import check_dataset
 from workers.findings import Finding
-from workers.garbage import Garbage, remove_garbage
+from workers.garbage import Garbage, Swept, sweep
 from workers.shard_files import Healthy
 from workers.view_checks import ViewCheck, by_home
 
@@ -40,7 +40,7 @@ class Report:
     findings: Sequence[Finding]
     repairs: Sequence[Repair]
     left: Sequence[Finding]
-    removed: Sequence[Garbage]
+    swept: Swept
     notes: Sequence[str]
     seconds: float
 
@@ -48,6 +48,11 @@ class Report:
     def ok(self) -> bool:
         """Whether nothing is wrong now."""
         return not self.left
+
+    @property
+    def removed(self) -> Sequence[Garbage]:
+        """Leftovers that were removed."""
+        return self.swept.removed
 
     @property
     def freed_bytes(self) -> int:
@@ -66,6 +71,7 @@ class Report:
             **lists,
             "notes": list(self.notes),
             "freed_bytes": self.freed_bytes,
+            "left_young": {"count": self.swept.young, "seconds": self.swept.seconds},
             "seconds": self.seconds,
         }
 
@@ -76,6 +82,11 @@ class Report:
         lines += [garbage.line() for garbage in self.removed]
         if self.removed:
             lines.append(f"removed {len(self.removed)} leftovers, {size(self.freed_bytes)} freed")
+        if self.swept.young:
+            lines.append(
+                f"left alone {self.swept.young} leftovers that are too young, somebody may be at work on them: --gc "
+                f"removes them in {duration(self.swept.seconds)}; where nobody is, --gc-age-minutes 0 does now"
+            )
         return lines + [f"note: {note}" for note in self.notes]
 
     def summary(self) -> str:
@@ -132,7 +143,7 @@ def verify(
         subject.require_banks()
     findings: list[Finding] = []
     repairs: list[Repair] = []
-    removed: list[Garbage] = []
+    swept = Swept([])
     left, replayed = findings, 0
     with _telling(findings, repair):
         findings.extend(subject.findings())
@@ -141,7 +152,7 @@ def verify(
         if repair:
             repairs, left = _repair(store, info, findings, subject.healthy(Home(store, info)))
         if gc:
-            removed = remove_garbage(store, gc_age_minutes)
+            swept = sweep(store, gc_age_minutes)
     shards, samples = subject.extent()
     return Report(
         path=store.url,
@@ -152,7 +163,7 @@ def verify(
         findings=findings,
         repairs=repairs,
         left=left,
-        removed=removed,
+        swept=swept,
         notes=subject.notes(replayed),
         seconds=time.monotonic() - started,
     )

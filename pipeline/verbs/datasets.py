@@ -1,11 +1,12 @@
-"""Verbs on datasets: status, inspect, verify, export, select, merge, convert, copy."""
+"""Verbs that look at what there is: status, inspect, verify, export."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Literal
 
 from pipeline.errors import InputError, PhantumorError
-from pipeline.verbs.app import ALONE, Flatten, Local, Workforce, app, ours, print_json, say
+from pipeline.verbs.app import Local, app, ours, print_json, say
 
 
 @app.command
@@ -55,7 +56,7 @@ def inspect(
     diff
         What differs between DATASET (A) and this one (B): settings, samples, distributions.
     figures
-        Folder for histograms and sample pictures (PNG).
+        Folder for histograms and sample pictures (PNG); with --sample, a picture of that sample.
     json
         Print the result as JSON.
     """
@@ -71,7 +72,8 @@ def inspect(
         document = compare(opened, open_dataset(diff))
         lines = describe_difference(document)
     elif sample is not None:
-        document = inspection.sample_document(opened.sample(inspection.parse_sample(opened, sample)))
+        chosen = opened.sample(inspection.parse_sample(opened, sample))
+        document = inspection.sample_document(chosen)
         lines = inspection.describe_sample(document)
     else:
         document = inspection.summarise(opened, where)
@@ -81,7 +83,12 @@ def inspect(
     else:
         print("\n".join(lines))
     if figures is not None:
-        for path in inspection.write_figures(opened, figures, where):
+        written = (
+            inspection.write_sample_figure(chosen, figures)
+            if sample is not None
+            else inspection.write_figures(opened, figures, where)
+        )
+        for path in written:
             say(f"wrote {path}")
 
 
@@ -133,27 +140,30 @@ def verify(
 
 @app.command
 def export(
-    dataset: str,
+    source: str,
     *,
-    format: Literal["nifti", "nnunet"],
+    format: Literal["nifti", "nnunet", "torch", "onnx"],
     out: Local,
     where: str | None = None,
     split: Literal["train", "val", "test", "all"] = "all",
     limit: int | None = None,
     json: bool = False,
 ) -> None:
-    """Write samples as NIfTI files: one folder a sample, or a dataset of nnU-Net v2.
+    """Write samples as NIfTI files or as a dataset of nnU-Net v2, or a trained network for other programs.
 
-    Example: phantumor export data --format nnunet --out Dataset501_Tumors --where "n_tumors > 0"
+    Examples: phantumor export data --format nnunet --out Dataset501_Tumors --where "n_tumors > 0"
+    phantumor export run --format onnx --out network.onnx
 
     Parameters
     ----------
-    dataset
-        Made by `phantumor generate`.
+    source
+        A dataset made by `phantumor generate`; of torch and onnx a run made by `phantumor train`, its folder or a
+        .pt file of it.
     format
-        nifti: image.nii.gz and label.nii.gz of each sample; nnunet: imagesTr, labelsTr, dataset.json.
+        Of a dataset, nifti: image.nii.gz and label.nii.gz of each sample; nnunet: imagesTr, labelsTr, dataset.json.
+        Of a run, torch: a program of torch.export (.pt2); onnx: an ONNX file. Both are compared with the network.
     out
-        A new or an empty folder; its dataset.json is written last.
+        Of a dataset a new or an empty folder, its dataset.json is written last; of a run a file.
     where
         Only samples that meet this, e.g. "kind = 'hcc' and diameter_mm < 10".
     split
@@ -163,133 +173,45 @@ def export(
     json
         Print the result as JSON.
     """
+    if format == "torch" or format == "onnx":
+        if where is not None or split != "all" or limit is not None:
+            raise InputError("--where, --split and --limit choose samples of a dataset; a run's network has none")
+        _export_run(source, format, out, json)
+        return
+    if _is_run(source):
+        raise InputError(
+            f"{source}: --format {format} writes the samples of a dataset, this is a run. Its network is exported with "
+            "--format torch or --format onnx"
+        )
     from pipeline.export import export as run
 
-    summary = run(dataset, out, format, where=where, split=split, limit=limit, log=say)
+    summary = run(source, out, format, where=where, split=split, limit=limit, log=say)
     if json:
         print_json(summary.to_json())
     else:
         print(summary.line())
 
 
-@app.command
-def convert(
-    dataset: str,
-    *,
-    store: Literal["full", "delta", "recipe"],
-    out: str,
-    who: Annotated[Workforce, Flatten] = ALONE,
-    json: bool = False,
-) -> None:
-    """Keep the samples of a dataset in another way: all pixels, differences from the bank, or recipes only.
+def _export_run(run: str, format: Literal["torch", "onnx"], out: Path, json: bool) -> None:
+    from pipeline.description import INFO
+    from pipeline.store import open_store
 
-    Example: phantumor convert data --store delta --out small --workers 4
+    if not _is_run(run) and open_store(run).exists(INFO):
+        raise InputError(
+            f"{run}: --format {format} writes the network of a run, this is a dataset. Its samples are exported with "
+            "--format nifti or --format nnunet"
+        )
+    ours("training")
+    from training.export_network import export_network
 
-    Parameters
-    ----------
-    dataset
-        Made by `phantumor generate`; what is broken in it is refused.
-    store
-        full: all pixels; delta: what differs from the bank case; recipe: nothing, made when read.
-    out
-        The new dataset; run the same command again to resume, or to follow a dataset that has grown.
-    json
-        Print the result as JSON.
-    """
-    ours("workers")
-    from workers.convert import convert as run
-    from workers.execution import How
-
-    summary = run(dataset, out, store, how=How(**vars(who)), log=say)
+    result = export_network(Path(run), out, format, say)
     if json:
-        print_json(summary.to_json())
+        print_json(result)
     else:
-        print(f"{out}: {summary.made} samples converted in this run{'' if summary.complete else ', more to come'}")
+        print(out)
 
 
-@app.command
-def copy(source: str, destination: str, *, bank: str | None = None, json: bool = False) -> None:
-    """Copy a bank or a dataset between folders and object stores. The same command again resumes a broken copy.
-
-    Example: phantumor copy data s3://bucket/data
-
-    Parameters
-    ----------
-    source
-        A bank or a dataset, which may still be growing.
-    destination
-        A new place, or an earlier copy of the same to complete.
-    bank
-        Where the copy of a dataset shall look for its bank, if not where the source does.
-    json
-        Print the result as JSON.
-    """
-    from pipeline.transfer import copy as run
-
-    done = run(source, destination, bank)
-    if json:
-        print_json(done.to_json())
-    else:
-        print("\n".join([f"{destination}:", *done.lines()]))
-
-
-@app.command
-def select(
-    dataset: str,
-    *,
-    out: str,
-    where: str | None = None,
-    split: Literal["train", "val", "test", "all"] = "all",
-    limit: int | None = None,
-    json: bool = False,
-) -> None:
-    """Make a view of some samples of a dataset: a dataset of its own for every other verb, without a copy of a pixel.
-
-    Example: phantumor select data --where "kind = 'hcc' and diameter_mm < 10" --out small-hcc
-
-    Parameters
-    ----------
-    dataset
-        Made by `phantumor generate`, or a view. What is committed now is taken.
-    out
-        A new folder or prefix for the view; it needs the dataset to stay where it is.
-    where
-        Only samples that meet this.
-    split
-        Only samples of this split.
-    limit
-        At most this many samples, the first ones.
-    json
-        Print the result as JSON.
-    """
-    from pipeline.views import select as run
-
-    summary = run(dataset, out, where=where, split=split, limit=limit)
-    if json:
-        print_json(summary.to_json())
-    else:
-        print(summary.line())
-
-
-@app.command
-def merge(*datasets: str, out: str, json: bool = False) -> None:
-    """Make a view of all samples of several datasets, without a copy of a pixel.
-
-    Example: phantumor merge livers kidneys --out abdomen
-
-    Parameters
-    ----------
-    datasets
-        Two or more, alike in spacing, patch shape and store. What is committed now is taken.
-    out
-        A new folder or prefix for the view; it needs the datasets to stay where they are.
-    json
-        Print the result as JSON.
-    """
-    from pipeline.views import merge as run
-
-    summary = run(datasets, out, log=say)
-    if json:
-        print_json(summary.to_json())
-    else:
-        print(summary.line())
+def _is_run(source: str) -> bool:
+    """Whether this is what `phantumor train` makes, told by names: the folder of a run, or a checkpoint."""
+    path = Path(source)
+    return path.suffix == ".pt" or any((path / name).is_file() for name in ("best.pt", "last.pt"))

@@ -209,17 +209,18 @@ def generate(
     from workers.generate import generate as run
     from workers.plan import Slice
 
+    part = Slice.parse(slice)
     summary = run(
         bank,
         out,
         resolve(GenerateConfig, config, given(settings)),
         how=How(**vars(who)),
         device=device,
-        part=Slice.parse(slice),
+        part=part,
         dry_run=dry_run,
         log=say,
     )
     if json:
         print_json(summary.to_json())
     elif not dry_run:
-        print(f"{out}: {summary.samples} samples, {summary.made} made in this run")
+        print(summary.line(out, part))

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 _PLACES = {"open": (0,), "os.mkdir": (0,), "os.link": (0, 1), "os.rename": (0, 1), "os.remove": (0,), "os.rmdir": (0,)}
@@ -31,19 +30,18 @@ class Disk:
         from pipeline import files, store
 
         sys.addaudithook(self._hook)
-        write, aside = store._FileWriter.write, files._write_aside
+        for kind in (store._FileWriter, files.Replacement):
+            self._fail_writes(kind)
+
+    def _fail_writes(self, kind: Any) -> None:
+        write = kind.write
 
         def write_half(writer: Any, data: bytes) -> None:
-            self._change("write", lambda: (write(writer, data[: len(data) // 2]), writer._file.flush()))
+            if self._inside(writer._file.name):
+                self._change("write", lambda: (write(writer, data[: len(data) // 2]), writer._file.flush()))
             write(writer, data)
 
-        def aside_half(path: Path, data: bytes) -> Path:
-            if self._inside(os.fspath(path)):
-                self._change("write", lambda: path.with_name(f".{path.name}.00000000.tmp").write_bytes(data[:40]))
-            return aside(path, data)
-
-        store._FileWriter.write = write_half  # type: ignore[method-assign]
-        files._write_aside = aside_half
+        kind.write = write_half
 
     def _hook(self, event: str, given: tuple[Any, ...]) -> None:
         places = _PLACES.get(event)

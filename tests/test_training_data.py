@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.catalog import Dataset
+from pipeline.errors import InputError
+from pipeline.train_config import TrainConfig
+from tests.datasets import make_dataset
+from training.data import TrainingData, open_data
+from training.sources import Mixture, Stored
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
+    folder = tmp_path_factory.mktemp("data")
+    return [make_dataset(folder / "a", samples=20), make_dataset(folder / "b", samples=10, seed=1)]
+
+
+def data_of(datasets: list[Dataset], **settings: Any) -> TrainingData:
+    return open_data(datasets, TrainConfig.model_validate(settings))
+
+
+def test_one_dataset_is_its_own_source_with_filter_and_weights(two: list[Dataset]) -> None:
+    weights = {"n_tumors > 0": 3.0}
+    source = data_of(two[:1], where="n_tumors > 0", sample_weights=weights).source
+    assert isinstance(source, Stored)
+    assert (source.split, source.where, source.weights) == ("train", "n_tumors > 0", weights)
+
+
+def test_several_datasets_are_mixed_by_their_samples_or_as_asked(two: list[Dataset]) -> None:
+    plain, asked = data_of(two).source, data_of(two, mix=(1, 3)).source
+    assert isinstance(plain, Mixture)
+    assert isinstance(asked, Mixture)
+    held = [len(data.indices_of("train")) for data in two]
+    assert [share for _, share in plain.parts] == pytest.approx([n / sum(held) for n in held])
+    assert [share for _, share in asked.parts] == pytest.approx([0.25, 0.75])
+
+
+def test_validation_samples_come_from_all_datasets_in_turns(two: list[Dataset]) -> None:
+    counts = [len(data.indices_of("val")) for data in two]
+    assert min(counts) >= 1
+    assert len(data_of(two).validation) == sum(counts)
+    first_two = data_of(two, validate_samples=2).validation
+    assert [data.path for data, _ in first_two] == [data.path for data in two]
+
+
+def test_shares_need_a_dataset_each(two: list[Dataset]) -> None:
+    with pytest.raises(InputError, match="mix names 3 shares for 2 datasets"):
+        data_of(two, mix=(1, 1, 1))
+    with pytest.raises(InputError, match="no dataset"):
+        data_of([])
+
+
+def test_the_digest_tells_datasets_apart(two: list[Dataset]) -> None:
+    digests = {data_of(some).digest for some in (two, two[:1], two[1:], two[::-1])}
+    assert len(digests) == 4

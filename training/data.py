@@ -1,0 +1,104 @@
+"""What a training reads: its datasets as one source of the stream, its validation samples, and what they are alike in.
+
+In: opened datasets and `TrainConfig`. Out: a source for `ShardStream`, and lists of validation samples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pipeline.catalog import Dataset, open_dataset
+from pipeline.errors import InputError
+from pipeline.store import Location
+from pipeline.train_config import TrainConfig
+from training.network import ClassTable, Shape3
+from training.sources import Endless, Mixture, Source, Stored
+
+Data = Location | Dataset | Sequence[Location | Dataset]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The datasets of a training; the stream refuses those that do not go together."""
+
+    datasets: tuple[Dataset, ...]
+    config: TrainConfig
+
+    def __post_init__(self) -> None:
+        shares = self.config.mix
+        if shares is not None and len(shares) != len(self.datasets):
+            raise InputError(f"mix names {len(shares)} shares for {len(self.datasets)} datasets; give one for each")
+
+    @property
+    def patch_shape(self) -> Shape3:
+        return self.datasets[0].info.patch_shape
+
+    @property
+    def spacing_mm(self) -> float:
+        return self.datasets[0].info.spacing_mm
+
+    @cached_property
+    def classes(self) -> ClassTable:
+        """Of all datasets together; class ids are the same in every dataset."""
+        return ClassTable({name: number for data in self.datasets for name, number in data.info.classes.items()})
+
+    @property
+    def source(self) -> Source:
+        """Where the training samples come from."""
+        stored = [
+            Stored(data, "train", self.config.where, self.config.sample_weights or None) for data in self.datasets
+        ]
+        endless = self.config.endless
+        if len(stored) == 1 and endless == 0:
+            return stored[0]
+        if endless == 1:
+            return self._made_on_the_fly()
+        shares = self.config.mix or [float(max(1, self.held(data))) for data in self.datasets]
+        parts: list[tuple[Source, float]] = [
+            (source, (1 - endless) * share / sum(shares)) for source, share in zip(stored, shares, strict=True)
+        ]
+        return Mixture([*parts, (self._made_on_the_fly(), endless)] if endless else parts)
+
+    def _made_on_the_fly(self) -> Endless:
+        """Samples by the first dataset's recipe, of indices that it does not hold."""
+        first = self.datasets[0]
+        if first.info.sources:
+            raise InputError(f"endless: {first.path} is a view of other datasets; name a dataset of its own first")
+        return Endless(first.bank, first.info.config, "train", first.info.config.samples)
+
+    def held(self, dataset: Dataset) -> int:
+        """How many training samples a dataset has."""
+        return dataset.split_counts().get("train", 0)
+
+    @cached_property
+    def validation(self) -> tuple[tuple[Dataset, int], ...]:
+        """The fixed validation samples: the first of each dataset's split `val`, taken from the datasets in turns."""
+        queues = [data.indices_of("val")[: self.config.validate_samples] for data in self.datasets]
+        turns = [
+            (data, queue[k])
+            for k in range(max(map(len, queues)))
+            for data, queue in zip(self.datasets, queues, strict=True)
+            if k < len(queue)
+        ]
+        return tuple(turns[: self.config.validate_samples])
+
+    @property
+    def paths(self) -> str:
+        return ", ".join(data.path for data in self.datasets)
+
+    @property
+    def digest(self) -> str:
+        """Which samples these are, wherever they lie: recipes, banks, and how much of each is there."""
+        return "+".join(f"{data.info.config_digest}-{data.info.bank_fingerprint}-{data.rows}" for data in self.datasets)
+
+
+def open_data(data: Data, config: TrainConfig) -> TrainingData:
+    """Open what a user names: one dataset or several."""
+    several = [data] if isinstance(data, str | os.PathLike | Dataset) else data
+    opened = tuple(item if isinstance(item, Dataset) else open_dataset(item) for item in several)
+    if not opened:
+        raise InputError("no dataset to train on: name one or more with --data")
+    return TrainingData(opened, config)

@@ -1,0 +1,1 @@
+"""The networks of `training.network`, each with its defaults and the options it takes."""

@@ -1,0 +1,1 @@
+"""Whole CTs through a network: files in, windows and slabs, rules, files out."""

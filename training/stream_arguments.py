@@ -1,0 +1,63 @@
+"""What the arguments of a stream may be; an InputError names the rule and what was given."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from pipeline.catalog import Dataset
+from pipeline.errors import InputError
+from pipeline.store import Location
+from training.reader import Window
+from training.selection import Weights
+from training.sources import Endless, Mixture, Source, Stored
+
+FLOAT_DTYPES = (torch.float32, torch.float16, torch.float64)
+
+
+def source_of(dataset: Dataset | Location | Source, split: str, where: str | None, weights: Weights | None) -> Source:
+    """The source that the arguments of a stream describe."""
+    if not isinstance(dataset, Stored | Endless | Mixture):
+        return Stored(dataset, split, where, weights)
+    if split != "train" or where is not None or weights is not None:
+        kind = type(dataset).__name__
+        raise InputError(f"ShardStream: split, where and weights of a {kind} stand within it: give them there")
+    return dataset
+
+
+def check_counts(**counts: int | None) -> None:
+    """Each, where there is one, is at least 1."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise InputError(f"ShardStream: {name} must be at least 1, got {count}")
+
+
+def check_rank(rank: int, world_size: int, seed: int) -> None:
+    """The rank is one of the ranks, the seed one that SeedSequence takes."""
+    if not 0 <= rank < world_size:
+        raise InputError(f"ShardStream: rank must be from 0 to world_size - 1 = {world_size - 1}, got {rank}")
+    if seed < 0:
+        raise InputError(f"ShardStream: seed must be at least 0, got {seed}")
+
+
+def check_choice(name: str, given: object, *allowed: object) -> None:
+    """It is one of those there are."""
+    if given not in allowed:
+        raise InputError(f"ShardStream: {name} must be one of {', '.join(map(repr, allowed))}, got {given!r}")
+
+
+def image_dtype(window: Window | None, dtype: torch.dtype | None) -> torch.dtype:
+    """The type of images: int16 HU, or a floating-point one with a window."""
+    if window is None:
+        if dtype not in (None, torch.int16):
+            raise InputError(
+                f"ShardStream: dtype={dtype} needs a window=(low, high) in HU; without one images are int16"
+            )
+        return torch.int16
+    low, high = window
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"ShardStream: window must be (low, high) in HU with low < high, got {window}")
+    if dtype is not None and dtype not in FLOAT_DTYPES:
+        raise InputError(f"ShardStream: dtype with a window must be one of {FLOAT_DTYPES}, got {dtype}")
+    return dtype or torch.float32

@@ -21,14 +21,11 @@ from pathlib import Path
 from pipeline.bank_format import CASES, CaseRecord, chunk_file, chunk_key, dtype_of
 from pipeline.errors import InputError
 from pipeline.files import sync_folder, writing_to
-from pipeline.node_cache import LEFT_OVER_S, aside_of, cache_folder, locked, remove_left_overs
+from pipeline.node_cache import aside_of, cache_folder, locked, remove_left_overs
 from pipeline.store import Store
 from pipeline.threads import in_threads
 
-__all__ = ["bank_folder", "cache_folder", "fetch_case"]
-
 _ROOM = "Set PHANTUMOR_CACHE to a folder with room for the bank's cases"
-_LEFT_OVER_S = LEFT_OVER_S
 _whole: set[Path] = set()  # cases that this process has looked at
 
 
@@ -90,7 +87,7 @@ def _copy(bank: Store, record: CaseRecord, copy: Path) -> None:
 
 def _remove_left_overs(copy: Path) -> None:
     """What killed processes left, and a copy that is not whole any more."""
-    remove_left_overs(copy.parent, f".{copy.name}.*.tmp", _LEFT_OVER_S)
+    remove_left_overs(copy.parent, f".{copy.name}.*.tmp")
     if copy.exists():
         broken = aside_of(copy)
         copy.rename(broken)

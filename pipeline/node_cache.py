@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.files import writing_to
 
-LEFT_OVER_S = 3600  # nothing happens for so long only in what a copier has left that was killed
+_LEFT_OVER_S = 3600  # nothing happens for so long only in what a copier has left that was killed
 
 
 def cache_folder() -> Path:
@@ -42,9 +42,9 @@ def aside_of(copy: Path) -> Path:
     return copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
-def remove_left_overs(folder: Path, pattern: str, age_s: float = LEFT_OVER_S) -> None:
-    """Remove what killed processes left aside: files and folders of this pattern that are older than `age_s`."""
+def remove_left_overs(folder: Path, pattern: str) -> None:
+    """Remove what killed processes left aside: old files and folders of this pattern."""
     for aside in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):
-            if aside.stat().st_mtime < time.time() - age_s:
+            if aside.stat().st_mtime < time.time() - _LEFT_OVER_S:
                 shutil.rmtree(aside) if aside.is_dir() else aside.unlink()

@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.files import writing_to
 from pipeline.node_cache import aside_of, cache_folder, locked, remove_left_overs
+from pipeline.shard import ChunkError
 from pipeline.store import Store, absolute
 
 LIMIT_BYTES = 50_000_000_000
@@ -25,7 +26,7 @@ _ROOM = "Set PHANTUMOR_CACHE to a folder with room, or give the cache a lower li
 _LOCKS = 64  # for all objects: a lock file of each would stay behind when it is removed
 
 
-class ObjectSizeError(ValueError):
+class ObjectSizeError(ChunkError):
     """An object does not have the size that its part file tells."""
 
 
@@ -53,13 +54,21 @@ class ObjectCache:
 
         OSError where the object cannot be reached, ObjectSizeError where it is not of this size.
         """
-        copy = self.folder / hashlib.sha256(f"{absolute(store)}/{key}".encode()).hexdigest()[:32]
+        copy = self._copy_of(store, key)
         found = _opened(copy, size)
         if found is not None:
             return found
         with locked(self.folder / f".{int(copy.name, 16) % _LOCKS:02}.lock", _ROOM):
             found = _opened(copy, size)  # somebody may have copied it while we waited
             return self._copy(store, key, size, copy) if found is None else found
+
+    def remove(self, store: Store, key: str) -> None:
+        """Remove the object's copy, which is damaged; whoever opens the object next makes another one."""
+        with writing_to(self.folder, _ROOM):
+            self._copy_of(store, key).unlink(missing_ok=True)
+
+    def _copy_of(self, store: Store, key: str) -> Path:
+        return self.folder / hashlib.sha256(f"{absolute(store)}/{key}".encode()).hexdigest()[:32]
 
     def _copy(self, store: Store, key: str, size: int, copy: Path) -> int:
         if size > self.limit_bytes:

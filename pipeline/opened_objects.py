@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.catalog import Dataset
 from pipeline.object_cache import ObjectCache, ObjectSizeError
-from pipeline.shard import ChunkError, Data, object_path
+from pipeline.shard import Data, object_path
 from pipeline.store import Store
 
 
@@ -50,6 +50,29 @@ class _Ranges:
         return self.store.read_range(self.key, offset, length)
 
 
+class CachedFile:
+    """A copy in an object cache."""
+
+    def __init__(self, cache: ObjectCache, store: Store, key: str, size: int) -> None:
+        self._cache, self._source, self._size = cache, _Ranges(store, key), size
+        self._file = self._opened()
+
+    def _opened(self) -> _OpenFile:
+        return _OpenFile(self._cache.open(self._source.store, self._source.key, self._size))
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._file.read(offset, length)
+
+    def read_source(self, offset: int, length: int) -> bytes:
+        """The same bytes of the object that was copied."""
+        return self._source.read(offset, length)
+
+    def renew(self) -> None:
+        """Copy the object again, as the copy holds other bytes."""
+        self._cache.remove(self._source.store, self._source.key)
+        self._file = self._opened()
+
+
 @dataclass(frozen=True)
 class _InMemory:
     data: npt.NDArray[np.uint8]
@@ -83,15 +106,12 @@ class Opener:
     def __call__(self, which: tuple[int, str]) -> OpenObject:
         """The object of a shard, and of an array by its name. OSError where it is not there, ChunkError where cut."""
         store, key = self.dataset.object_key(*which)
-        try:
-            if self.cache is not None:
-                return _OpenFile(self.cache.open(store, key, self._size(*which)))
-            if store.folder is not None:
-                return _open_file(store.folder / key, self.whole)
-            if self.whole:
-                return _in_memory(store, key, self._size(*which))
-        except ObjectSizeError as error:
-            raise ChunkError(str(error)) from error
+        if self.cache is not None:
+            return CachedFile(self.cache, store, key, self._size(*which))
+        if store.folder is not None:
+            return _open_file(store.folder / key, self.whole)
+        if self.whole:
+            return _in_memory(store, key, self._size(*which))
         return _Ranges(store, key)
 
     def _size(self, shard: int, name: str) -> int:

@@ -6,6 +6,8 @@ caller. Any number of threads may use one reader; reading and decoding run witho
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -18,10 +20,10 @@ import pyarrow.compute as pc
 from pipeline.case import AIR_HU
 from pipeline.catalog import Dataset, Home
 from pipeline.delta import Tissue, add_healthy
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PhantumorError
 from pipeline.grid import Index3, index3, overlap
 from pipeline.object_cache import ObjectCache
-from pipeline.shard import DTYPES, ChunkError, array_crc32c, chunk_edge, decode_sample
+from pipeline.shard import DTYPES, Data, array_crc32c, chunk_edge, decode_sample
 from pipeline.shard_objects import BrokenSampleError, Objects
 
 if TYPE_CHECKING:
@@ -129,7 +131,8 @@ class SampleReader:
         """Fill `image` (int16 HU) and `label` (uint8), C-contiguous, of the sample's shape; the sample's index.
 
         `healthy`: to be filled with the same patch of the case without tumors, for which the bank is needed.
-        BrokenSampleError when the sample is not the one that was made, InputError where the bank is gone.
+        BrokenSampleError when the sample is not the one that was made, InputError where the bank is gone,
+        PhantumorError where the object store of shards or bank cannot be reached.
         """
         home = self._dataset.home(int(self.rows.shard[k]))
         if home.info.config.store == "recipe":
@@ -150,19 +153,22 @@ class SampleReader:
 
     def _read_stored(self, home: Home, k: int, image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8]) -> None:
         shard, edge = int(self.rows.shard[k]), chunk_edge(image.shape, home.info.config.whole_cases)
-        chunks = {name: self._objects.read_chunk(shard, name, *self.rows.ranges[name][k].tolist()) for name in DTYPES}
-        for name, out in (("image", image), ("label", label)):
-            try:
-                decode_sample(chunks[name], cast(npt.NDArray[Any], out), edge, self._checksums)
-            except ChunkError as error:
-                raise self._objects.fault(shard, name, error) from error
+        out = {"image": cast(npt.NDArray[Any], image), "label": cast(npt.NDArray[Any], label)}
+
+        def decode(name: str, data: Data) -> None:
+            decode_sample(data, out[name], edge, self._checksums)
+
+        ranges = {name: (int(of[k, 0]), int(of[k, 1])) for name, of in self.rows.ranges.items()}
+        self._objects.decode_chunks(shard, ranges, decode)
         if home.info.config.store == "delta":
             origin = index3(self.rows.origin[k])
             add_healthy(self._tissue_of(home, k), origin, home.info.config.organs, image, label)
             self._check(home, k, image, label)
 
     def _read_recipe(self, home: Home, k: int, image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8]) -> None:
-        image[...], label[...], _ = make_sample(home.bank, home.info.config, int(self.rows.index[k]) - home.first_index)
+        with _bank_at(home.info.bank):
+            made = make_sample(home.bank, home.info.config, int(self.rows.index[k]) - home.first_index)
+        image[...], label[...], _ = made
         self._check(home, k, image, label)
 
     def _check(self, home: Home, k: int, image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8]) -> None:
@@ -196,9 +202,10 @@ class EndlessReader:
         healthy: npt.NDArray[np.int16] | None = None,
     ) -> int:
         """Fill the arrays, all of the config's patch shape, with the sample of index `k`; that index."""
-        image[...], label[...], spec = make_sample(self._bank, self._config, k)
-        if healthy is not None:
-            _fill_healthy(self._bank.load(spec.case_id), spec.origin_vox, healthy)
+        with _bank_at(self._bank.place):
+            image[...], label[...], spec = make_sample(self._bank, self._config, k)
+            if healthy is not None:
+                _fill_healthy(self._bank.load(spec.case_id), spec.origin_vox, healthy)
         return k
 
     def close(self) -> None:
@@ -226,8 +233,22 @@ class _Tissue:
 
 def _open_tissue(dataset: Dataset, shard: int, case_id: str) -> _Tissue:
     """From the bank, which looks at a case's files each time it is asked: once is enough, what was read is checked."""
-    case = dataset.home(shard).bank.load(case_id)
+    home = dataset.home(shard)
+    with _bank_at(home.info.bank):
+        case = home.bank.load(case_id)
     return _Tissue(case.ct, case.organs)
+
+
+@contextlib.contextmanager
+def _bank_at(place: str) -> Iterator[None]:
+    """Name the bank where it cannot be read. `Bank.load` does not, as workers try again after its OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise PhantumorError(
+            f"the bank {place} cannot be read: {error.filename or place}: {error.strerror or error}. See that this "
+            "machine reaches it, and run again"
+        ) from error
 
 
 def _fill_healthy(case: Tissue, origin: Index3, out: npt.NDArray[np.int16]) -> None:

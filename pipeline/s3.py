@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -37,6 +37,7 @@ _REMOVE_AT_ONCE = 500
 _READ_AHEAD = 4 << 20  # bytes; few columns of a million rows in 40 requests
 _PART_BYTES = 8 << 20  # of larger objects, parts are sent while the rest is still being made
 _PARTS_AT_ONCE = 4  # each must arrive within a request's time limit, also where the line is slow
+_first_user = cache(os.getpid)  # the process that asked first, also seen from those that were forked from it
 
 
 class S3Store:
@@ -206,6 +207,7 @@ class S3Store:
         A store that was waited for in vain is not waited for again until it answers: what is to be tidied up then
         must not take minutes.
         """
+        self._refuse_forked()
         with PULSE.request() as request:
             try:
                 yield
@@ -217,6 +219,14 @@ class S3Store:
                 raise found from error
             request.answered = not buffered
             self._answered |= not buffered
+
+    def _refuse_forked(self) -> None:
+        """The client's threads do not come along in a fork, so the first request there would wait for ever."""
+        if _first_user() != os.getpid():
+            raise InputError(
+                f"{self.url}: this process was forked from one that used S3, whose connections a fork does not "
+                "survive. Start loader workers with multiprocessing_context='spawn'"
+            )
 
     def _again(self, work: Callable[[], T]) -> T:
         """Do what is harmless to do twice until it succeeds, a few times, where another try may help."""

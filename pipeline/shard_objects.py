@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.catalog import Dataset
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PhantumorError
 from pipeline.manifest import open_part
 from pipeline.object_cache import ObjectCache
 from pipeline.once_each import OnceEach
-from pipeline.opened_objects import Opener
+from pipeline.opened_objects import CachedFile, Opener
 from pipeline.shard import DTYPES, ChunkError, Data
 from pipeline.store import Store
 
@@ -22,7 +23,10 @@ OPEN_FILES = 256  # of each reader; a quarter of the usual limit of a process
 WHOLE_SHARDS = 16  # kept in memory where objects are read whole: two windows of a stream that shuffles by shards
 FETCHERS = 16  # requests at once of each reader; an object store answers in tens of milliseconds, whatever we do
 THREADS = "shard-stream"  # how the names of all threads that read begin
+Range = tuple[int, int]  # byte offset, length
+Decode = Callable[[str, Data], None]
 _Chunk = tuple[int, str, int, int]  # shard, array, byte offset, length
+_GONE = (FileNotFoundError, NotADirectoryError)
 
 
 class BrokenSampleError(InputError):
@@ -69,17 +73,42 @@ class Objects:
             self._fetchers = ThreadPoolExecutor(FETCHERS, f"{THREADS}-fetch")
         return self._fetchers
 
-    def read_chunk(self, shard: int, name: str, offset: int, length: int) -> Data:
-        """An encoded chunk with its checksum; an InputError that tells of the shard where it is cut or not there."""
-        chunk = (shard, name, offset, length)
-        fetched = self._taken(chunk) if self._fetched else None
+    def decode_chunks(self, shard: int, ranges: Mapping[str, Range], decode: Decode) -> None:
+        """Have a sample's encoded chunks decoded, given the byte offset and length of each array's.
+
+        `decode(name, data)` raises ChunkError for bytes that are not those that were written. BrokenSampleError that
+        tells of the shard where they are cut or not there, PhantumorError where its store cannot be reached.
+        """
+        chunks = {name: (shard, name, *of) for name, of in ranges.items()}
+        fetched = {name: self._taken(chunk) for name, chunk in chunks.items()}  # all: what stays is for another sample
+        for name, chunk in chunks.items():
+            try:
+                future = fetched[name]
+                self._decode(chunk, self._read(chunk) if future is None else future.result(), decode)
+            except (OSError, ChunkError) as error:
+                raise self._fault(shard, name, error) from error
+
+    def _decode(self, chunk: _Chunk, data: Data, decode: Decode) -> None:
+        """Decode a chunk; where it comes from a damaged copy, that of the object itself, which is copied again."""
         try:
-            data = self._read(chunk) if fetched is None else fetched.result()
-            if len(data) != length:
-                raise ChunkError(f"ends {length - len(data)} bytes early")
-        except (OSError, ChunkError) as error:
-            raise self.fault(shard, name, error) from error
-        return data
+            _decode_whole(chunk, data, decode)
+        except ChunkError:
+            source = self._read_source(chunk)
+            if source is None:
+                raise
+            _decode_whole(chunk, source, decode)
+            self._renew(chunk)
+
+    def _read_source(self, chunk: _Chunk) -> Data | None:
+        """The chunk of the object whose copy was read; None where no copy was."""
+        shard, name, offset, length = chunk
+        opened = self._open.get((shard, name))
+        return opened.read_source(offset, length) if isinstance(opened, CachedFile) else None
+
+    def _renew(self, chunk: _Chunk) -> None:
+        opened = self._open.get(chunk[:2])
+        if isinstance(opened, CachedFile):
+            opened.renew()
 
     def _taken(self, chunk: _Chunk) -> Future[Data] | None:
         """A fetch of the chunk that nobody else waits for."""
@@ -96,16 +125,22 @@ class Objects:
         shard, name, offset, length = chunk
         return self._open.get((shard, name)).read(offset, length)
 
-    def fault(self, shard: int, name: str, error: Exception) -> InputError:
+    def _fault(self, shard: int, name: str, error: OSError | ChunkError) -> PhantumorError:
         """What is wrong with a shard; of a view it may be that its source was repaired since."""
         home = self._dataset.home(shard)
         own, attempt = shard - home.first_shard, self._dataset.parts[shard].attempt
+        key = self._dataset.object_key(shard, name)[1]
+        if home.store.folder is None and isinstance(error, OSError) and not isinstance(error, _GONE):
+            return PhantumorError(
+                f"shard {own:06d} cannot be read: {home.store.url}/{key}: {error.strerror or error}. The shard itself "
+                "may be whole: see that this machine reaches its object store, and run again"
+            )
         if self._dataset.info.sources and _attempt(home.store, own) not in ("", attempt):
             return InputError(
                 f"shard {own} of {home.store.url} was made again since the view {self._dataset.path} was made; "
                 "make the view again"
             )
-        return broken_shard(home.store, own, self._dataset.object_key(shard, name)[1], error)
+        return _broken_shard(home.store, own, key, error)
 
     def close(self) -> None:
         """Close the files, and wait for what is being fetched."""
@@ -129,15 +164,15 @@ def _attempt(store: Store, shard: int) -> str:
     """The attempt that a part names now; empty when the part cannot be read."""
     try:
         return open_part(store, shard).part().attempt
-    except InputError:
+    except (OSError, InputError):
         return ""
 
 
-def broken_shard(store: Store, shard: int, key: str, error: Exception) -> BrokenSampleError:
-    """The error for a shard object that is missing, cut or changed."""
+def _broken_shard(store: Store, shard: int, key: str, error: OSError | ChunkError) -> BrokenSampleError:
+    """The error for a shard object that is missing, cut or changed, or which a disk does not give."""
     where = f"{store.url}/{key}"
     reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+    if isinstance(error, OSError) and not isinstance(error, _GONE):
         told = f"shard {shard:06d} cannot be read: {where}: {reason}. The shard itself may be whole"
     else:
         told = (
@@ -145,3 +180,10 @@ def broken_shard(store: Store, shard: int, key: str, error: Exception) -> Broken
             "the bank"
         )
     return BrokenSampleError(f"{store.url} {shard}", told)
+
+
+def _decode_whole(chunk: _Chunk, data: Data, decode: Decode) -> None:
+    _, name, _, length = chunk
+    if len(data) != length:
+        raise ChunkError(f"ends {length - len(data)} bytes early")
+    decode(name, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,20 @@ def test_a_part_that_is_replaced_meanwhile_is_seen(whole: Dataset, monkeypatch: 
     monkeypatch.setattr(compaction, "compact", replaced_meanwhile)
     growing.commit(0, 1, 2)
     assert seen == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_shards_that_come_meanwhile_are_left_for_the_next_time(whole: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing, later, seen = Growing(whole), iter(range(3, SHARDS)), []
+
+    def committed_meanwhile(store: FolderStore, shards: range) -> None:
+        compact(store, shards)
+        seen.append(list(shards))
+        for shard in itertools.islice(later, 1):
+            store.create(part_name(shard), growing.parts[shard])
+
+    monkeypatch.setattr(compaction, "compact", committed_meanwhile)
+    growing.commit(0, 1, 2)
+    assert seen == [[0, 1, 2]]
 
 
 def test_a_run_does_it_and_ends_with_the_same_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

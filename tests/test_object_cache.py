@@ -190,6 +190,16 @@ def test_a_copy_that_somebody_cut_is_made_again(store: CountedStore, folder: Pat
     assert read(ObjectCache(folder), store, "a") == b"a" * SIZE
 
 
+def test_a_copy_that_is_removed_is_made_again(store: CountedStore, folder: Path) -> None:
+    cache = ObjectCache(folder)
+    read(cache, store, "a")
+    copies(folder)[0].write_bytes(b"z" * SIZE)
+    for _ in range(2):  # whoever comes second finds nothing to remove
+        cache.remove(store, "a")
+    assert read(cache, store, "a") == b"a" * SIZE
+    assert store.asked == ["a", "a"]
+
+
 def test_an_object_of_another_size_is_refused_and_not_kept(store: CountedStore, folder: Path) -> None:
     with pytest.raises(ObjectSizeError, match="has 1,000 bytes instead of 900"):
         ObjectCache(folder).open(store, "a", 900)

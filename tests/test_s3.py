@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from multiprocessing.connection import Connection
 
 import boto3
 import pytest
@@ -310,6 +312,36 @@ def test_credentials_of_a_profile_are_used_where_boto3_is(
     assert identity["region"] == "eu-central-1"
     assert identity["credential_provider"]()["access_key_id"] == "profile-key"
     assert S3Store(s3_url).create("a", b"x")
+
+
+# ---- other processes ----
+
+
+def tell_what_is_read(store: S3Store, teller: Connection) -> None:
+    try:
+        teller.send(store.read("a"))
+    except InputError as error:
+        teller.send(str(error))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_forked_process_is_refused_at_once_and_a_spawned_one_is_not(s3_url: str, start: str) -> None:
+    store = S3Store(s3_url)
+    store.create("a", b"x")
+    listener, teller = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context(start).Process(target=tell_what_is_read, args=(store, teller))
+    process.start()
+    try:
+        assert listener.poll(5 if start == "fork" else 60), "it hangs"
+        said = listener.recv()
+    finally:
+        process.kill()
+        process.join()
+    if start == "spawn":
+        assert said == b"x"
+    else:
+        assert said.startswith(f"{s3_url}: this process was forked from one that used S3")
+        assert "multiprocessing_context='spawn'" in said
 
 
 # ---- what a user reads ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.bank import Bank, create_or_open_bank, open_bank
 from pipeline.case import AIR_HU
 from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import GenerateConfig
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PhantumorError
 from pipeline.manifest import WHOLE
 from pipeline.reader import EndlessReader, SampleReader, column_names, located
 from pipeline.shard import object_path
@@ -279,6 +280,22 @@ def test_without_its_bank_only_full_can_be_read(copy: Path) -> None:
     with pytest.raises(InputError, match=r"its bank is needed here.*no such bank") as caught:
         full.read(0, image, label, np.empty(SHAPE, np.int16))
     assert not isinstance(caught.value, BrokenSampleError)  # it is not the sample's fault
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "endless"])
+def test_a_bank_that_does_not_answer_is_named_with_a_remedy(
+    home: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def away(*_: object) -> None:
+        raise OSError(errno.EIO, "http://there cannot be reached", "s3://b/bank/cases/tiny_0.zarr/ct")
+
+    dataset = open_dataset(home / ("full" if kind == "endless" else kind))
+    reader = EndlessReader(dataset.bank, dataset.info.config) if kind == "endless" else reader_of(dataset)
+    monkeypatch.setattr(Bank, "load", away)
+    arrays = np.empty(SHAPE, np.int16), np.empty(SHAPE, np.uint8), np.empty(SHAPE, np.int16)
+    with pytest.raises(PhantumorError, match=r"the bank .*bank cannot be read: s3://.*reached\. See that") as caught:
+        reader.read(0, *arrays)
+    assert not isinstance(caught.value, BrokenSampleError)
 
 
 @pytest.mark.parametrize("kind", KINDS)

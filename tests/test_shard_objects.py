@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline import shard_objects
+from pipeline import s3_client, shard_objects
 from pipeline.catalog import Dataset, open_dataset
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PhantumorError
 from pipeline.object_cache import ObjectCache
 from pipeline.reader import SampleReader, column_names, located
-from pipeline.shard_objects import THREADS
-from tests.datasets import make_dataset, open_files_below
-from tests.faulty_proxy import FaultyProxy, faulty_proxy
+from pipeline.shard_objects import THREADS, BrokenSampleError
+from tests.datasets import make_dataset, object_file, open_files_below
+from tests.faulty_proxy import FaultyProxy, faulty_proxy, retry_at_once
 from tests.s3_server import S3Server
 
 SAMPLES, SHAPE = 12, (8, 8, 8)
@@ -150,3 +150,76 @@ def test_a_cut_object_is_named_with_its_remedy(s3: S3Server, tmp_path: Path, mod
     for _ in range(2):
         with pytest.raises(InputError, match=r"broken shard 000000: .*/image/c/0/0/0/0: has .* instead of .*--repair"):
             read(reader, 1)
+
+
+def test_what_was_fetched_of_a_broken_sample_is_not_handed_out_later(s3: S3Server) -> None:
+    dataset = make_dataset(s3.new_url(), 4, SHAPE)
+    objects = {dataset.object_key(0, name)[1]: b"" for name in ("image", "label")}
+    for key in objects:
+        objects[key] = dataset.store.read(key)
+        dataset.store.remove([key])
+    reader = reader_of(dataset)
+    reader.expect(np.array([1]))
+    with pytest.raises(BrokenSampleError, match="broken shard 000000"):
+        read(reader, 1)
+    assert not reader._objects._fetched
+    for key, data in objects.items():
+        dataset.store.replace(key, data)
+    assert read(reader, 1) == stored(dataset, 1)
+    reader.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("status", [403, 503])
+def test_an_object_store_that_is_away_breaks_no_sample(
+    url: str, proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, status: int
+) -> None:
+    retry_at_once(monkeypatch)
+    monkeypatch.setattr(s3_client, "_PATIENT", s3_client._PATIENT | {"max_retries": 3})
+    reader = reader_of(open_dataset(url), **options_of(mode, tmp_path))
+    proxy.script("GET", "shards/", *[status] * 100)
+    with pytest.raises(PhantumorError, match=rf"shard 000000 cannot be read: {url}/shards/.*may be whole") as raised:
+        read(reader, 0)
+    assert not isinstance(raised.value, BrokenSampleError)
+    proxy.faults.clear()
+    read(reader, 0)
+    reader.close()
+
+
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {"flipped": lambda data: flip(data, 40), "cut": lambda data: data[:40]}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_damaged_copy_is_made_again(tmp_path: Path, damage: str, opened: bool) -> None:
+    """Its bytes are changed in place, as a disk that fails changes them."""
+    dataset, cache = make_dataset(tmp_path / "data", 4, SHAPE), ObjectCache(tmp_path / "cache")
+    reader = reader_of(dataset, cache=cache)
+    read(reader, 0)
+    copies = [path for path in cache.folder.iterdir() if not path.name.startswith(".")]
+    if not opened:
+        reader.close()
+    for path in copies:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    for k in (0, 1):
+        assert read(reader, k) == stored(dataset, k)
+    sources = {dataset.store.read(dataset.object_key(0, name)[1]) for name in ("image", "label")}
+    assert {path.read_bytes() for path in copies} == sources
+    reader.close()
+    assert open_files_below(tmp_path) == []
+
+
+def test_a_damaged_shard_is_told_of_with_a_copy_as_well(tmp_path: Path) -> None:
+    dataset, cache = make_dataset(tmp_path / "data", 4, SHAPE), ObjectCache(tmp_path / "cache")
+    file = object_file(dataset, 0, "image")
+    file.write_bytes(flip(file.read_bytes(), 40))
+    reader = reader_of(dataset, cache=cache)
+    for _ in range(2):
+        with pytest.raises(BrokenSampleError, match=r"broken shard 000000: .*crc32c differs.*--repair"):
+            read(reader, 0)
+    assert read(reader, 1) == stored(dataset, 1)
+    reader.close()

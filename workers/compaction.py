@@ -37,9 +37,15 @@ def finish(store: Store, plan: Plan, *, anew: bool) -> bool:
 def _write(store: Store, shards: int) -> None:
     """Write it of the first shards, which are committed."""
     before = None
-    while (now := commit_times(store)) != before:  # repaired meanwhile, or grown: readers find the rest
+    while (now := _times_of_first(store, shards)) != before:  # repaired meanwhile
         before = now
-        compact(store, range(min(shards, _first(now))))
+        compact(store, range(len(now)))
+
+
+def _times_of_first(store: Store, shards: int) -> list[float]:
+    """When each of the first shards was committed, up to the first that is not; others come and go meanwhile."""
+    times = commit_times(store)
+    return [times[shard] for shard in range(min(shards, _first(times)))]
 
 
 def _first(committed: dict[int, float]) -> int:

@@ -146,7 +146,9 @@ class TrainConfig(Settings):
     shuffle: Literal["full", "shard"] = "full"
     """full: any sample may be next; shard: few shards at a time, read whole, for S3 and spinning disks."""
     on_broken: Literal["raise", "skip"] = "raise"
-    """Of a sample that cannot be read: stop, or leave it out and count it."""
+    """Of a sample that cannot be read: stop, or leave it out and count it (in one process)."""
+    cache_gb: Weight = 0.0
+    """Keep shards of datasets in S3 on the local disk ($PHANTUMOR_CACHE), up to so many GB."""
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -179,4 +181,12 @@ class TrainConfig(Settings):
     def _window_has_width(self) -> Self:
         if self.window[0] == self.window[1]:
             raise ValueError(f"window {self.window} has no width")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_asked_of_samples_that_are_not_there(self) -> Self:
+        if self.endless > 0 and self.where is not None:
+            raise ValueError("endless goes without where: samples that are made on the fly cannot be filtered")
+        if self.endless == 1 and (self.mix or self.sample_weights):
+            raise ValueError("endless 1 takes no sample of a dataset: leave mix and sample_weights out")
         return self

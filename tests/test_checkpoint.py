@@ -40,7 +40,7 @@ def make_checkpoint(step: int = 7, seed: int = 0) -> Checkpoint:
     optimizer = torch.optim.AdamW(network.parameters())
     network(torch.ones(1, 1, 8, 8, 8)).sum().backward()
     optimizer.step()
-    meta = RunMeta(step, CONFIG, CLASSES, 1.5, (8, 8, 8), "data", "digest", {"torch": "x"})
+    meta = RunMeta(step, CONFIG, CLASSES, 1.5, (8, 8, 8), "data", "digest", 1, {"torch": "x"})
     return Checkpoint(meta, network.state_dict(), None, optimizer.state_dict(), None, {"position": 14}, 0.5, 6)
 
 
@@ -210,10 +210,10 @@ def test_inference_takes_the_averaged_weights_of_a_run_that_has_them(tmp_path: P
 @pytest.mark.parametrize(("keep", "kept"), [(1, []), (2, [4]), (3, [3, 4]), (9, [1, 2, 3, 4])])
 def test_as_many_of_the_last_checkpoints_stay_as_asked_for(tmp_path: Path, keep: int, kept: list[int]) -> None:
     for step in range(6):
-        save_last(tmp_path, make_checkpoint(step), keep)
+        save_last(tmp_path, make_checkpoint(step), keep, replaced=max(0, step - 1))
     assert [read_checkpoint(file).meta.step for file in kept_checkpoints(tmp_path)] == kept
     assert read_checkpoint(tmp_path / "last.pt").meta.step == 5
-    save_last(tmp_path, make_checkpoint(5), 1)
+    save_last(tmp_path, make_checkpoint(5), 1, replaced=5)
     assert kept_checkpoints(tmp_path) == []
 
 
@@ -223,7 +223,7 @@ def test_a_disk_without_hard_links_keeps_checkpoints_as_well(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "link", no_links)
     for step in (1, 2):
-        save_last(tmp_path, make_checkpoint(step), keep=2)
+        save_last(tmp_path, make_checkpoint(step), keep=2, replaced=step - 1)
     assert [read_checkpoint(file).meta.step for file in kept_checkpoints(tmp_path)] == [1]
 
 

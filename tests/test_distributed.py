@@ -11,6 +11,7 @@ import torch
 
 from pipeline.errors import InputError
 from tests.datasets import make_dataset
+from training.arithmetic import training_device
 from training.checkpoint import read_checkpoint
 from training.distributed import Ranks, gathered, mean_over, ranks_here, wait_for_all
 
@@ -44,6 +45,14 @@ def test_alone_there_is_nothing_to_agree_on() -> None:
     assert gathered(Ranks(), [1, "a"]) == [1, "a"]
 
 
+def test_several_processes_take_a_gpu_each() -> None:
+    two = Ranks(1, 2, 1)
+    assert training_device("cpu", two) == torch.device("cpu")
+    assert training_device("auto", Ranks()).type in ("cpu", "cuda")
+    with pytest.raises(InputError, match="a GPU of their own; give auto, cuda or cpu"):
+        training_device("cuda:0", two)
+
+
 def run(command: list[str]) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -64,7 +73,8 @@ def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path: Path) -> None
     data = make_dataset(tmp_path / "data", samples=20)
     command = ["-m", "pipeline.cli", "train", "--data", str(data.path), *TRAIN]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    run([*torchrun, *command, "--batch-size", "2", "--out", str(tmp_path / "two")])
+    two = ["--batch-size", "1", "--accumulate", "2", "--out", str(tmp_path / "two")]
+    run([*torchrun, *command, *two])
     run([sys.executable, *command, "--batch-size", "4", "--out", str(tmp_path / "one")])
     # Weights cannot be compared: Adam blows up the rounding of gradients that are zero, as of biases before a norm.
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
@@ -72,3 +82,4 @@ def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path: Path) -> None
     assert [v["samples"] for v in validations(tmp_path / "two")] == [3, 3]
     states = [read_checkpoint(tmp_path / name / "last.pt") for name in ("two", "one")]
     assert states[0].stream == states[1].stream
+    assert [state.meta.processes for state in states] == [2, 1]

@@ -25,7 +25,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from pipeline.catalog import Dataset
 from pipeline.errors import InputError
-from tests.datasets import make_dataset, open_files_below
+from tests.datasets import make_dataset, object_file, open_files_below
 from training.loaders import ShardBatches, ShardSamples
 from training.sources import Mixture, Stored
 from training.stream import ShardStream
@@ -113,6 +113,28 @@ def test_any_number_of_workers_gives_the_batches_of_the_stream(
         assert indices(in_turns(begun)) == wanted
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.filterwarnings("ignore:sample left out")
+def test_workers_leave_out_broken_samples_and_nothing_else(tmp_path: Path, workers: int, batch_size: int) -> None:
+    dataset = make_dataset(tmp_path / "data", samples=12, patch_shape=SHAPE, shard_samples=1)
+    train = dataset.indices_of("train")
+    for broken in range(len(train) - batch_size + 1):
+        missing = [object_file(dataset, index, "image") for index in train[broken : broken + batch_size]]
+        for file in missing:
+            file.rename(file.with_suffix(".away"))
+        batches = ShardBatches(dataset, batch_size, epochs=1, shuffle=False, on_broken="skip")
+        for _ in range(2):  # the second iteration begins where the first one ends
+            seen = []
+            for number in range(workers):
+                with pytest.MonkeyPatch.context() as patch:
+                    as_worker(patch, number, workers)
+                    seen += flat(indices(batches))
+            assert sorted(seen) == train[:broken] + train[broken + batch_size :]
+        for file in missing:
+            file.with_suffix(".away").rename(file)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_delivers_the_stored_samples_once(dataset: Dataset, workers: int) -> None:
     seen = []
@@ -173,7 +195,7 @@ def test_a_loop_that_is_left_leaves_nothing_open(dataset: Dataset, workers: int)
 
 
 def test_windowed_batches_of_a_mixture_come_through(dataset: Dataset) -> None:
-    source = Mixture([(Stored(dataset, "train"), 3), (Stored(dataset, "val"), 1)])
+    source = Mixture([(dataset, 3), (Stored(dataset, "val"), 1)])
     settings: dict[str, Any] = {"window": (-100.0, 200.0), "dtype": torch.float32}
     wanted = list(itertools.islice(ShardStream(source, 4, **settings), 6))
     found = itertools.islice(loader(ShardBatches(source, 4, **settings), 2), 6)
@@ -307,6 +329,8 @@ def test_what_a_loader_cannot_do_is_refused_at_once(dataset: Dataset, tmp_path: 
         ShardBatches(dataset, 2, device="cpu")
     with pytest.raises(InputError, match="batch_size"):
         ShardBatches(dataset, 0)
+    with pytest.raises(InputError, match=r"world_size=2: .* would drift apart"):
+        ShardBatches(dataset, 2, world_size=2, on_broken="skip")
     with pytest.raises(InputError, match="no such folder"):
         ShardBatches(tmp_path / "nothing", 2)
     with pytest.raises(InputError, match=r"no sample of split 'train' where n_tumors > 5 \(samples: test 5, train 15"):

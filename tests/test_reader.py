@@ -152,6 +152,17 @@ def test_nothing_left_of_many_batches_in_a_row_is_an_error() -> None:
     assert reading.skipped == 2 * MOST_EMPTY + 3
 
 
+@pytest.mark.parametrize("between", [[3, 6], [3, 5]])
+def test_a_sample_that_can_be_read_begins_the_count_of_batches_without_one_anew(between: list[int]) -> None:
+    reading = batch_reader(Numbers([4, 5]), on_broken="skip")
+    with pytest.warns(UserWarning, match="is broken"):
+        read(reading, [4, 5])
+    for _ in range(2):
+        assert len(read(reading, between)["index"]) > 0
+        for _ in range(MOST_EMPTY - 1):
+            assert len(read(reading, [4, 5])["index"]) == 0
+
+
 def test_a_mistake_is_never_skipped() -> None:
     with pytest.raises(ZeroDivisionError):
         read(batch_reader(Numbers(mistake=4), on_broken="skip"), range(12))

@@ -23,9 +23,11 @@ from pipeline import reader
 from pipeline.catalog import Dataset, open_dataset
 from pipeline.errors import InputError
 from tests.datasets import make_dataset, object_file, open_files_below
+from training import stream as stream_module
 from training.augment import to_window
+from training.device_copy import Copying
 from training.order import IntArray, Tail, epoch_permutation
-from training.reader import BatchReader
+from training.reader import Batch, BatchReader
 from training.stream import ShardStream
 
 SHAPE = (8, 9, 10)
@@ -203,12 +205,16 @@ def test_the_window_gives_the_same_values_as_that_of_augmentation(dataset: Datas
     assert torch.equal(batch["image"], to_window(raw["image"], (-175, 250)))
 
 
-def test_the_time_spent_waiting_is_counted(dataset: Dataset) -> None:
-    stream = ShardStream(dataset, 4, epochs=1)
-    assert stream.wait_seconds == 0
-    before = [stream.wait_seconds for _ in stream]
-    assert before == sorted(before)
-    assert before[0] > 0
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 3)])
+def test_the_positions_of_a_batch_are_those_of_its_samples(dataset: Dataset, rank: int, world_size: int) -> None:
+    train = np.array(dataset.indices_of("train"))
+    order = np.concatenate([train[epoch_permutation(15, 0, epoch)] for epoch in range(2)])
+    stream = ShardStream(dataset, 2, epochs=2, rank=rank, world_size=world_size)
+    assert stream.positions.tolist() == []
+    for batch in stream:
+        assert set(batch) == {"image", "label", "index"}
+        assert stream.positions.dtype == np.int64
+        assert order[stream.positions].tolist() == batch["index"].tolist()
 
 
 # -- determinism ------------------------------------------------------------------------------------------------------
@@ -271,6 +277,7 @@ def test_each_sample_comes_once_over_all_ranks_but_for_what_the_tail_says(
 def test_places_that_are_no_sample_repeat_one(dataset: Dataset) -> None:
     stream = ShardStream(dataset, 4, epochs=1, rank=1, world_size=2, tail="pad")
     *_, last = stream  # positions 12, 13, 14 and one beyond the end
+    assert stream.positions.tolist() == [12, 13, 14, 14]
     assert [index < 0 for index in last["index"].tolist()] == [False, False, False, True]
     assert torch.equal(last["image"][3], last["image"][2])
     assert torch.equal(last["label"][3], last["label"][2])
@@ -278,11 +285,14 @@ def test_places_that_are_no_sample_repeat_one(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize("tail", get_args(Tail))
-def test_after_any_tail_a_stream_starts_over(dataset: Dataset, tail: Tail) -> None:
+def test_after_any_tail_a_stream_goes_on_with_the_next_epoch(dataset: Dataset, tail: Tail) -> None:
+    train = np.array(dataset.indices_of("train"))
     stream = ShardStream(dataset, 4, epochs=1, tail=tail)
-    first = indices(stream)
-    assert stream.position == 15
-    assert indices(stream) == first
+    for epoch in range(3):
+        seen = flat(indices(stream))
+        assert stream.position == 15 * (epoch + 1)
+        assert seen[:12] == train[epoch_permutation(15, 0, epoch)].tolist()[:12]
+        assert len(seen) == {"short": 15, "drop": 12, "pad": 16, "wrap": 16}[tail]
 
 
 def test_dropping_all_there_is_is_refused(dataset: Dataset) -> None:
@@ -371,32 +381,42 @@ def test_the_state_of_another_dataset_is_refused(
         ShardStream(other, 4).load_state_dict(ShardStream(dataset, 4).state_dict())
 
 
-@pytest.mark.parametrize("position", [-1, 16, 2.0, "3", None])
-def test_a_position_outside_the_stream_is_refused(dataset: Dataset, position: object) -> None:
+@pytest.mark.parametrize("position", [-1, 2.0, "3", None])
+def test_what_is_no_position_is_refused(dataset: Dataset, position: object) -> None:
     stream = ShardStream(dataset, 4, epochs=1)
-    with pytest.raises(InputError, match="must be a whole number from 0 and at most 15"):
+    with pytest.raises(InputError, match="must be a whole number from 0"):
         stream.load_state_dict(stream.state_dict() | {"position": position})
 
 
 # -- iterating more than once -----------------------------------------------------------------------------------------
 
 
-def test_after_the_end_a_stream_starts_over(dataset: Dataset) -> None:
+def test_iterating_again_goes_on_with_as_many_epochs(dataset: Dataset) -> None:
+    whole = flat(indices(ShardStream(dataset, 4, epochs=6)))
     stream = ShardStream(dataset, 4, epochs=2)
-    assert indices(stream) == indices(stream)
-    assert stream.state_dict()["position"] == 30
+    assert [flat(indices(stream)) for _ in range(3)] == [whole[:30], whole[30:60], whole[60:]]
+    assert stream.state_dict()["position"] == 90
+
+
+@pytest.mark.parametrize(("iteration", "delivered"), [(0, 0), (0, 3), (0, 4), (1, 1), (1, 4), (2, 3), (2, 4)])
+def test_any_iteration_is_resumed_where_it_was_and_then_comes_the_next_one(
+    dataset: Dataset, iteration: int, delivered: int
+) -> None:
+    """One that was saved at its end, after 4 batches, gives nothing more."""
+    whole = flat(indices(ShardStream(dataset, 4, epochs=4)))
+    stream = ShardStream(dataset, 4, epochs=1)
+    for _ in range(iteration):
+        indices(stream)
+    seen = flat(indices(stream, delivered))
+    resumed = ShardStream(dataset, 4, epochs=1)
+    resumed.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    assert seen + flat(indices(resumed)) == whole[15 * iteration : 15 * (iteration + 1)]
+    assert flat(indices(resumed)) == whole[15 * (iteration + 1) : 15 * (iteration + 2)]
 
 
 def test_after_a_break_a_stream_goes_on(dataset: Dataset) -> None:
     stream = ShardStream(dataset, 4, epochs=1)
     assert indices(stream, 1) + indices(stream, 2) + indices(stream) == indices(ShardStream(dataset, 4, epochs=1))
-
-
-def test_a_rewound_stream_begins_again(dataset: Dataset) -> None:
-    stream = ShardStream(dataset, 4)
-    first = indices(stream, 2)
-    stream.rewind()
-    assert indices(stream, 2) == first
 
 
 def test_two_running_iterators_share_the_sequence(dataset: Dataset) -> None:
@@ -642,8 +662,8 @@ def test_broken_samples_are_left_out_where_that_is_asked_for(own_dataset: Datase
     remove_shard(own_dataset, 9, "image")
     stream = ShardStream(own_dataset, 16, split="all", epochs=1, shuffle=False, tail="pad", on_broken="skip")
     with pytest.warns(UserWarning, match="broken shard 000009"):
-        found = indices(stream)
-    assert found == [list(range(16)), list(range(16, 32)), [32, 33, 34, 35]]
+        found = [(batch["index"].tolist(), stream.positions.tolist()) for batch in stream]
+    assert found == [(list(kept), list(kept)) for kept in (range(16), range(16, 32), range(32, 36))]
     assert stream.skipped == 4 + 8  # and the copies of the last one, which was to fill up the batch
     assert stream.position == 40
 
@@ -670,6 +690,7 @@ def test_broken_samples_are_left_out_where_that_is_asked_for(own_dataset: Datase
         ({"shuffle": "shards"}, "shuffle must be one of True, 'full', 'shard', False, got 'shards'"),
         ({"tail": "cut"}, "tail must be one of 'short', 'drop', 'pad', 'wrap', got 'cut'"),
         ({"on_broken": "ignore"}, "on_broken must be one of 'raise', 'skip', got 'ignore'"),
+        ({"on_broken": "skip", "world_size": 2}, "world_size=2: .* would drift apart .*verify DATASET --repair"),
         ({"where": "n_tumors > 9"}, "no sample of split 'train' fulfils 'n_tumors > 9'"),
         ({"device": "quantum"}, "device quantum cannot be used here: .* Use cpu or cuda"),
     ],
@@ -686,6 +707,107 @@ def test_batches_go_to_the_device_and_their_host_buffers_come_back(dataset: Data
     stream = ShardStream(dataset, 2, epochs=4, device="meta")
     assert all(tensor.device.type == "meta" for batch in list(stream) for tensor in batch.values())
     assert stream.allocated_buffers <= FEW_BUFFERS
+
+
+class CopiesByItself:
+    """Stands in for the copies to a GPU, which run beside the consumer's work; notes what begins and what is wanted."""
+
+    ahead, pinned = True, False
+
+    def __init__(self) -> None:
+        self.begun: list[list[int]] = []
+        self.wanted: list[list[int]] = []
+
+    def begin(self, host: Batch) -> Copying:
+        self.begun.append(host["index"].tolist())
+        return Copying(host)
+
+    def delivered(self, copying: Copying) -> Batch:
+        self.wanted.append(copying.batch["index"].tolist())
+        return copying.batch
+
+    def finish(self) -> None: ...
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> CopiesByItself:
+    copies = CopiesByItself()
+    monkeypatch.setattr(stream_module, "DeviceCopy", lambda device: copies)
+    return copies
+
+
+@pytest.fixture
+def read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are read when they are begun."""
+    start = BatchReader.start
+
+    def started(reading: BatchReader, source: IntArray, place: IntArray) -> tuple[Batch, list[Any]]:
+        batch, pieces = start(reading, source, place)
+        for piece in pieces:
+            piece.exception()
+        return batch, pieces
+
+    monkeypatch.setattr(BatchReader, "start", started)
+
+
+@pytest.mark.usefixtures("read_at_once")
+def test_the_next_batch_is_copied_while_the_consumer_has_this_one(dataset: Dataset, copies: CopiesByItself) -> None:
+    stream = ShardStream(dataset, 4, epochs=1)
+    for number, batch in enumerate(stream, 1):
+        assert_is_stored(dataset, batch)
+        assert copies.wanted[-1] == batch["index"].tolist()
+        assert (len(copies.wanted), len(copies.begun)) == (number, min(number + 1, 4))
+    assert copies.begun == copies.wanted
+
+
+@pytest.mark.usefixtures("read_at_once")
+def test_a_copy_that_began_is_not_delivered_twice_nor_lost(dataset: Dataset, copies: CopiesByItself) -> None:
+    train = np.array(dataset.indices_of("train"))
+    stream = ShardStream(dataset, 4, epochs=1)
+    first = indices(stream, 1)  # leaves the loop when the second batch is under way
+    assert len(copies.begun) == 2
+    assert (stream.position, stream.positions.tolist()) == (4, [0, 1, 2, 3])
+    assert flat(first + indices(stream)) == train[epoch_permutation(15, 0, 0)].tolist()
+
+
+def test_a_batch_that_is_not_read_yet_is_not_waited_for(
+    dataset: Dataset, copies: CopiesByItself, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, calls, asked = reader.decode_sample, itertools.count(), threading.Event()
+
+    def waiting(*given: Any) -> None:
+        if next(calls) >= 4:
+            asked.wait()
+        decode(*given)
+
+    monkeypatch.setattr(reader, "decode_sample", waiting)
+    batches = iter(ShardStream(dataset, 2, threads=1))
+    try:
+        next(batches)
+        assert len(copies.begun) == 1
+    finally:
+        asked.set()
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("read_at_once")
+@pytest.mark.parametrize("on_broken", ["raise", "skip"])
+def test_a_fault_is_told_of_when_its_batch_is_due(own_dataset: Dataset, copies: CopiesByItself, on_broken: Any) -> None:
+    remove_shard(own_dataset, 1, "image")  # samples 4 to 7
+    stream = ShardStream(own_dataset, 4, split="all", shuffle=False, on_broken=on_broken)
+    batches = iter(stream)
+    assert next(batches)["index"].tolist() == [0, 1, 2, 3]
+    assert (copies.begun, stream.position, stream.skipped) == ([[0, 1, 2, 3]], 4, 0)
+    if on_broken == "raise":
+        with pytest.raises(InputError, match="broken shard 000001"):
+            next(batches)
+        assert stream.position == 4
+    else:
+        with pytest.warns(UserWarning, match="broken shard 000001"):
+            assert next(batches)["index"].tolist() == [8, 9, 10, 11]
+        assert (stream.position, stream.skipped) == (12, 4)
+        batches.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

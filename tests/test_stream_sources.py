@@ -86,6 +86,24 @@ def test_a_mixture_holds_the_shares_and_each_source_keeps_its_own_order(dataset:
         assert came == wanted
 
 
+@pytest.mark.parametrize("given", ["dataset", "str", "path"])
+def test_a_part_may_be_a_dataset_or_its_place(dataset: Dataset, other: Dataset, given: str) -> None:
+    kinds = {"dataset": dataset, "str": str(dataset.path), "path": Path(dataset.path)}
+    same = opened(Mixture([(Stored(dataset), 1), (Stored(other), 2)]))
+    plain = opened(Mixture([(kinds[given], 1), (Stored(other), 2)]))
+    assert drawn_indices(plain, 0, 50) == drawn_indices(same, 0, 50)
+    assert plain.identity == same.identity
+
+
+def test_the_objects_that_come_next_are_at_most_an_epoch_ahead(dataset: Dataset, tmp_path: Path) -> None:
+    few = make_dataset(tmp_path / "few", samples=8, patch_shape=(8, 8, 8), shard_samples=4)
+    assert open_source(Stored(few, "all"), 0, "shard").window == 8
+    many = make_dataset(tmp_path / "many", samples=20, patch_shape=(8, 8, 8), shard_samples=2)
+    assert open_source(Stored(many, "all"), 0, "shard").window == 14
+    mixture = Mixture([(Stored(few, "all"), 1), (Stored(dataset), 1)])
+    assert open_source(mixture, 0, "shard").window == 16  # every second position is of the first part
+
+
 def test_an_epoch_of_a_mixture_is_as_long_as_what_it_stores(dataset: Dataset, other: Dataset, bank: Bank) -> None:
     assert opened(Mixture([(Stored(dataset), 9), (Stored(other), 1)])).samples == 12 + 21
     assert opened(Mixture([(Endless(bank, CONFIG), 1)])).samples is None
@@ -133,6 +151,8 @@ def test_sources_that_do_not_fit_into_one_batch_are_refused(dataset: Dataset, ba
         opened(Mixture([(Stored(dataset), 1), (same_shape, 1)]))
     with pytest.raises(InputError, match="a part is a Mixture"):
         opened(Mixture([(Mixture([(Stored(dataset), 1)]), 1)]))
+    with pytest.raises(InputError, match="a part is a int; parts are datasets, Stored or Endless"):
+        opened(Mixture([(7, 1)]))  # type: ignore[list-item]
 
 
 # -- made on the fly --------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from pipeline.train_config import AugmentConfig, NetworkConfig, TrainConfig
 from tests.datasets import make_dataset, with_manifest
 from training.augment import augment
 from training.checkpoint import load_for_inference, read_checkpoint
+from training.network import build_network
 from training.predict import predict_dataset
 from training.train import TrainingInterrupted, learning_rate, train
 
@@ -257,6 +258,48 @@ def test_a_run_with_any_setting_goes_on_to_the_same_weights(
     assert_same_state(tmp_path / "straight" / "last.pt", tmp_path / "run" / "last.pt")
 
 
+class TestFp16:
+    """On the CPU, where only the loss's scale is of use."""
+
+    @pytest.fixture(autouse=True)
+    def in_fp16(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("training.train.precision_of", lambda *_: torch.float16)
+
+    def test_gradients_are_clipped_at_their_true_size(self, tmp_path: Path, dataset: Dataset) -> None:
+        """The same losses as in float32, but for rounding, though the gradient is scaled by 65536."""
+        config = changed(clip_norm=0.5, steps=8)
+        train(dataset, tmp_path / "half", config, log=silent)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("training.train.precision_of", lambda *_: torch.float32)
+            train(dataset, tmp_path / "whole", config, log=silent)
+        losses = [[r["loss"] for r in metrics(tmp_path / name) if "loss" in r] for name in ("half", "whole")]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+        assert losses[0] != losses[1]
+
+    def test_a_killed_run_goes_on_with_the_same_scale(self, tmp_path: Path, dataset: Dataset) -> None:
+        train(dataset, tmp_path / "straight", SHORT, log=silent)
+        with pytest.raises(Killed):
+            train(dataset, tmp_path / "run", SHORT, log=log_that(kill, "step 8/12"))
+        train(dataset, tmp_path / "run", SHORT, resume=True, log=silent)
+        assert_same_state(tmp_path / "straight" / "last.pt", tmp_path / "run" / "last.pt")
+        scaler = read_checkpoint(tmp_path / "run" / "last.pt").scaler
+        assert scaler == read_checkpoint(tmp_path / "straight" / "last.pt").scaler
+        assert scaler is not None
+        assert scaler["_growth_tracker"] == 12
+
+    def test_gradients_that_never_are_finite_stop_the_run(
+        self, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*given: Any) -> torch.nn.Module:
+            network = build_network(*given)
+            next(network.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+            return network
+
+        monkeypatch.setattr("training.train.build_network", broken)
+        with pytest.raises(PhantumorError, match=r"gradient is no longer finite at step 1[78] "):
+            train(dataset, tmp_path / "run", changed(steps=60), log=silent)
+
+
 def test_averaged_weights_lag_behind_and_are_what_is_used(tmp_path: Path, dataset: Dataset) -> None:
     train(dataset, tmp_path / "run", changed(ema=0.9), log=silent)
     state = read_checkpoint(tmp_path / "run" / "last.pt")
@@ -422,6 +465,18 @@ def test_resuming_with_other_settings_names_the_difference(
     assert (straight / "last.pt").read_bytes() == before
 
 
+def test_the_samples_of_a_step_stay_the_same_however_they_are_split(
+    tmp_path: Path, dataset: Dataset, straight: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Killed):
+        train(dataset, run, SHORT, log=log_that(kill, "step 7/12"))
+    with pytest.raises(InputError, match=r"samples of a step .*: 2 -> 4"):
+        train(dataset, run, changed(accumulate=2), resume=True, log=silent)
+    train(dataset, run, changed(batch_size=1, accumulate=2), resume=True, log=silent)
+    assert read_checkpoint(run / "last.pt").stream == read_checkpoint(straight / "last.pt").stream
+
+
 def test_resuming_on_other_data_is_refused(tmp_path: Path, straight: Path) -> None:
     for other in (make_dataset(tmp_path / "more", samples=21), make_dataset(tmp_path / "seed", samples=20, seed=1)):
         with pytest.raises(InputError, match=f"dataset: .* -> {other.path}"):
@@ -458,6 +513,7 @@ def test_resume_needs_a_run_and_a_new_run_needs_a_place(tmp_path: Path, dataset:
         ({"batch_size": 13}, "--batch-size 13: .* has 12 training samples"),
         ({"where": "nonsense ="}, "nonsense"),
         ({"mix": (1, 2)}, "mix names 2 shares for 1 datasets"),
+        ({"crop_shape": (24, 8, 16)}, "crop_shape .* is larger than the patches of .*: set a smaller one"),
     ],
 )
 def test_settings_that_cannot_train_are_refused_before_anything_is_written(

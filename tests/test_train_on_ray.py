@@ -64,7 +64,7 @@ def cluster() -> Iterator[Any]:
     os.environ.update(before)
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # half a minute: Ray starts its processes and waits for them to end
 def test_a_loop_of_ray_train_streams_each_sample_once(cluster: Any, dataset: Dataset, tmp_path: Path) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer

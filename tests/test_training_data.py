@@ -34,6 +34,9 @@ def test_several_datasets_are_mixed_by_their_samples_or_as_asked(two: list[Datas
     assert isinstance(plain, Mixture)
     assert isinstance(asked, Mixture)
     held = [len(data.indices_of("train")) for data in two]
+    some = [data_of(two, where="index < 10").held(data) for data in two]
+    assert some == [sum(index < 10 for index in data.indices_of("train")) for data in two]
+    assert some[0] < held[0]
     assert [share for _, share in plain.parts] == pytest.approx([n / sum(held) for n in held])
     assert [share for _, share in asked.parts] == pytest.approx([0.25, 0.75])
 
@@ -51,6 +54,24 @@ def test_shares_need_a_dataset_each(two: list[Dataset]) -> None:
         data_of(two, mix=(1, 1, 1))
     with pytest.raises(InputError, match="no dataset"):
         data_of([])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"endless": 0.5, "where": "n_tumors > 0"}, "cannot be filtered"),
+        ({"endless": 1, "mix": (1, 1)}, "leave mix and sample_weights out"),
+        ({"endless": 1, "sample_weights": {"n_tumors > 0": 2}}, "leave mix and sample_weights out"),
+    ],
+)
+def test_nothing_is_asked_of_samples_that_are_not_there(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig.model_validate(settings)
+
+
+def test_all_samples_made_on_the_fly_are_by_one_recipe(two: list[Dataset]) -> None:
+    with pytest.raises(InputError, match="name that one alone"):
+        data_of(two, endless=1)
 
 
 def test_the_digest_tells_datasets_apart(two: list[Dataset]) -> None:

@@ -13,16 +13,20 @@ from pipeline.errors import InputError
 from training.distributed import Ranks
 from training.network import resolve_device
 
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def training_device(setting: str, ranks: Ranks) -> torch.device:
     """The device of this process: of several on one machine, each has its own GPU."""
-    device = resolve_device(setting)
-    # torch types the index as a number, but "cuda" alone has none
-    if device.type == "cuda" and str(device) == "cuda" and ranks.together:
-        device = resolve_device(f"cuda:{ranks.local_rank}")
-        torch.cuda.set_device(device)
+    if not ranks.together or setting == "cpu" or (setting == "auto" and not torch.cuda.is_available()):
+        return resolve_device(setting)
+    if setting not in ("auto", "cuda"):
+        raise InputError(
+            f"device {setting}: processes that train together each take a GPU of their own; give auto, cuda or cpu"
+        )
+    device = resolve_device(f"cuda:{ranks.local_rank}")
+    torch.cuda.set_device(device)
     return device
 
 
@@ -38,15 +42,17 @@ def precision_of(setting: str, device: torch.device) -> torch.dtype:
 @contextlib.contextmanager
 def arithmetic(deterministic: bool, device: torch.device) -> Iterator[None]:
     """Switch torch to algorithms that repeat, if wanted; leave it and its random numbers as they were."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before, workspace = torch.are_deterministic_algorithms_enabled(), os.environ.get(_CUBLAS)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             if deterministic:
-                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+                os.environ.setdefault(_CUBLAS, ":4096:8")  # cuBLAS asks for it
                 torch.use_deterministic_algorithms(True)
             yield
         finally:
             torch.use_deterministic_algorithms(before)
+            if workspace is None:
+                os.environ.pop(_CUBLAS, None)
 
 
 def seed_dropout(device: torch.device, *key: int) -> None:

@@ -26,6 +26,7 @@ from training.network import ClassTable, Shape3, build_network
 FORMAT = "phantumor checkpoint"
 FORMAT_VERSION = 2
 LAST, BEST, CONFIG = "last.pt", "best.pt", "config.yaml"
+RESUME = "Run the same command with --resume to go on from the last checkpoint"  # after whatever ends a training
 _KEPT = "step-{:07d}.pt"
 
 
@@ -40,6 +41,7 @@ class RunMeta:
     patch_shape: Shape3  # voxels (X, Y, Z) that the network saw: the crop, or the whole patch
     dataset: str
     dataset_digest: str  # decides on resume whether it is the same dataset, wherever it lies now
+    processes: int  # that trained together
     software: dict[str, str]
 
 
@@ -115,13 +117,14 @@ def _load(path: Path) -> Any:
         ) from error
 
 
-def save_last(run: Path, checkpoint: Checkpoint, keep: int) -> None:
-    """Write `last.pt`; of those before it, the `keep - 1` newest stay as `step-NNNNNNN.pt`."""
+def save_last(run: Path, checkpoint: Checkpoint, keep: int = 1, replaced: int = 0) -> None:
+    """Write `last.pt`; of those before it, the `keep - 1` newest stay as `step-NNNNNNN.pt`.
+
+    `replaced` is the step of the one that is replaced; 0 for one from before the first step, which is not kept.
+    """
     last = run / LAST
-    if keep > 1 and last.is_file():
-        step = read_checkpoint(last).meta.step
-        if 0 < step < checkpoint.meta.step:
-            _copy_aside(last, run / _KEPT.format(step))
+    if keep > 1 and 0 < replaced < checkpoint.meta.step:
+        _copy_aside(last, run / _KEPT.format(replaced))
     save_checkpoint(last, checkpoint)
     for old in kept_checkpoints(run)[: -(keep - 1) or None]:
         old.unlink()

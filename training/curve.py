@@ -56,4 +56,5 @@ def _draw_validations(axes: Any, records: Sequence[dict[str, Any]]) -> None:
         beside.plot(*zip(*false, strict=True), color="0.5", linewidth=1, linestyle=":")
         beside.set_ylabel("false tumor voxels\nper healthy sample (dotted)")
         beside.set_ylim(bottom=0)
-    axes.legend(loc="lower right", fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", fontsize=8)

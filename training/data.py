@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.catalog import Dataset, open_dataset
 from pipeline.errors import InputError
 from pipeline.store import Location
 from pipeline.train_config import TrainConfig
+from pipeline.where import positions
 from training.network import ClassTable, Shape3
 from training.sources import Endless, Mixture, Source, Stored
 
@@ -31,6 +35,8 @@ class TrainingData:
         shares = self.config.mix
         if shares is not None and len(shares) != len(self.datasets):
             raise InputError(f"mix names {len(shares)} shares for {len(self.datasets)} datasets; give one for each")
+        if self.config.endless == 1 and len(self.datasets) > 1:
+            raise InputError("endless 1 makes all samples by the recipe of the first dataset; name that one alone")
 
     @property
     def patch_shape(self) -> Shape3:
@@ -70,8 +76,11 @@ class TrainingData:
         return Endless(first.bank, first.info.config, "train", first.info.config.samples)
 
     def held(self, dataset: Dataset) -> int:
-        """How many training samples a dataset has."""
-        return dataset.split_counts().get("train", 0)
+        """How many samples of a dataset may be trained on."""
+        if self.config.where is None:
+            return dataset.split_counts().get("train", 0)
+        chosen = dataset.columns(["split"])["split"].take(pa.array(positions(dataset, self.config.where)))
+        return int(pc.sum(pc.equal(chosen, "train")).as_py() or 0)
 
     @cached_property
     def validation(self) -> tuple[tuple[Dataset, int], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.files import replace_file
+from pipeline.files import replace_file, writing_to
+from training.checkpoint import RESUME
 from training.curve import write_curve
 
 METRICS, CURVE, TENSORBOARD = "metrics.jsonl", "curve.png", "tensorboard"
@@ -31,11 +33,12 @@ class Journal:
         """Begin to write after `step`; what the run has told so far."""
         if self._tensorboard is not None:
             self._writer = self._tensorboard(str(self._run / TENSORBOARD), purge_step=step + 1)
-        return trim_metrics(self._run, step)
+        with self._writing():
+            return trim_metrics(self._run, step)
 
     def add(self, record: Record) -> None:
         """Keep a record and show it."""
-        with (self._run / METRICS).open("a", encoding="utf-8") as file:
+        with self._writing(), (self._run / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._writer is not None:
             for name, value in _scalars(record):
@@ -46,8 +49,12 @@ class Journal:
 
     def draw(self) -> None:
         """Write the curve so far."""
-        write_curve(read_metrics(self._run), self._run / CURVE)
+        with self._writing():
+            write_curve(read_metrics(self._run), self._run / CURVE)
         self._drawn = time.monotonic()
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return writing_to(self._run, RESUME)
 
     def close(self) -> None:
         if self._writer is not None:

@@ -184,9 +184,3 @@ def rank_positions(
     if not held or (tail == "drop" and held < whole):
         return range(start, start)
     return range(start + batch_size * rank, start + batch_size * (rank + 1))
-
-
-def places(positions: range, n: int, seed: int, shuffle: bool = True) -> IntArray:
-    """Until the stream uses EpochOrder."""
-    rules = EpochRules(n, seed, "full" if shuffle else "index")
-    return EpochOrder(rules).places(np.arange(positions.start, positions.stop, dtype=np.int64))

@@ -115,6 +115,10 @@ class BatchReader:
                 for name in names:
                     _scale_to_window(out[name], self._window, arrays[name][slot, 0])
 
+    def is_whole(self, batch: Batch) -> bool:
+        """Whether no sample was broken of a batch whose futures are done."""
+        return not bool((batch["index"] == _BROKEN).any())
+
     def finish(self, batch: Batch) -> Batch:
         """The batch without broken samples, perhaps an empty one. Warns once of each broken shard.
 
@@ -122,10 +126,11 @@ class BatchReader:
         """
         if not self._skip:
             return batch
+        if self.is_whole(batch):
+            self._empty = 0
+            return batch
         whole = batch["index"] != _BROKEN
         lost = len(whole) - int(whole.sum())
-        if not lost:
-            return batch
         self.skipped += lost
         last = self._warn()
         self._empty = self._empty + 1 if lost == len(whole) else 0

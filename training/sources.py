@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -74,10 +75,11 @@ class Mixture:
 
     Any 4096 positions from a multiple of 4096 on hold exactly as many samples of each. Each source goes through its
     own order at its own pace. They may be kept in different ways, but have one patch shape and one spacing. Classes
-    are united: what a source does not annotate is background in its samples.
+    are united: what a source does not annotate is background in its samples. A dataset, or the place of one, is the
+    same as `Stored` of it.
     """
 
-    parts: Sequence[tuple[Source, float]]
+    parts: Sequence[tuple[Source | Dataset | Location, float]]
 
 
 Source = Stored | Endless | Mixture
@@ -110,8 +112,9 @@ class StoredPart(_Part):
 
     @cached_property
     def window(self) -> int:
-        """Nearly as many positions as hold the samples of the shards that are shuffled together."""
-        return self.order.n * (WINDOW_SHARDS - 1) // len(np.unique(self.rows.shard))
+        """Nearly as many positions as hold the samples of the shards that are shuffled together, an epoch at most."""
+        shards = len(np.unique(self.rows.shard))
+        return self.order.n * min(WINDOW_SHARDS - 1, shards) // shards
 
     def places(self, positions: IntArray) -> IntArray:
         """Which of `rows` come at its own positions."""
@@ -217,13 +220,16 @@ def open_source(source: Source, seed: int, shuffle: Shuffle) -> Drawn:
     return Drawn(tuple(parts), counts, seed, shuffle)
 
 
-def _open_part(source: Source, seed: int, shuffle: Shuffle) -> Part:
-    if isinstance(source, Stored):
-        return _open_stored(source, seed, shuffle)
-    if isinstance(source, Endless):
-        return _open_endless(source)
+def _open_part(source: object, seed: int, shuffle: Shuffle) -> Part:
+    match source:
+        case Endless():
+            return _open_endless(source)
+        case Stored():
+            return _open_stored(source, seed, shuffle)
+        case Dataset() | str() | os.PathLike():
+            return _open_stored(Stored(source), seed, shuffle)
     kind = type(source).__name__
-    raise InputError(f"Mixture: a part is a {kind}; parts are Stored or Endless, so name the inner ones themselves")
+    raise InputError(f"Mixture: a part is a {kind}; parts are datasets, Stored or Endless, so name the inner ones")
 
 
 def _checked_counts(shares: Sequence[float]) -> IntArray:

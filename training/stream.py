@@ -7,11 +7,7 @@ that loader processes need (`python benchmarks/stream.py`).
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
@@ -27,24 +23,13 @@ from pipeline.settings import differences
 from pipeline.store import Location
 from training.device_copy import DeviceCopy
 from training.order import IntArray, Shuffle, Tail, batch_end, rank_positions
+from training.read_ahead import ReadAhead
 from training.reader import Batch, BatchReader, SourceReader, Window
 from training.selection import Weights
 from training.sources import EndlessPart, Part, Source, open_source
-from training.stream_arguments import check_choice, check_counts, check_rank, image_dtype, source_of
+from training.stream_arguments import check_choice, check_counts, check_rank, check_skipping, image_dtype, source_of
 
-NO_SAMPLE = -1  # the index of a place that only fills a batch
-_IS_SAMPLE = "is_sample"
 _SHUFFLES: dict[bool | str, Shuffle] = {True: "full", "full": "full", "shard": "shard", False: "index"}
-
-
-@dataclass(frozen=True)
-class _Pending:
-    """A batch that is being read, what else is known of its samples, and the position after it."""
-
-    batch: Batch
-    pieces: list[Future[None]]
-    known: Batch
-    after: int
 
 
 class ShardStream:
@@ -56,8 +41,8 @@ class ShardStream:
     `index` is that within its source, and `"source"` int64 (B,) the number of that source.
 
     `batch_size` is per rank. `epochs=None` never ends; otherwise each sample comes `epochs` times over all ranks (with
-    weights, as often as they say). A tensor may be kept as long as wanted; its buffer is reused when nothing refers to
-    it any more.
+    weights, as often as they say), and iterating again goes on with as many epochs more, in their own orders. A tensor
+    may be kept as long as wanted; its buffer is reused when nothing refers to it any more.
 
     `shuffle`: "full" (or True), any sample may be next. "shard", the shards are permuted, and the samples of 8 shards
     at a time: each object is opened once an epoch and may be read whole. Two neighbours in a shard of 64 then come 171
@@ -69,7 +54,7 @@ class ShardStream:
     of the last sample that have index -1; "wrap", with the beginning of the next epoch.
 
     `on_broken="skip"` leaves out samples that cannot be read, so batches may be shorter, and a batch without any is
-    passed over (on this rank alone); `skipped` counts them.
+    passed over; `skipped` counts them. Not with several ranks, which would drift apart.
     `checksums=False` does not check the crc32c of what is read. A `cache` keeps whole objects on a local disk.
 
     The stream has one position, so an iterator that is begun while another runs goes on where the other one is; each
@@ -105,7 +90,7 @@ class ShardStream:
         check_choice("shuffle", shuffle, *_SHUFFLES)
         check_choice("tail", tail, *get_args(Tail))
         check_choice("on_broken", on_broken, "raise", "skip")
-        self.wait_seconds = 0.0  # that the consumer has waited for batches, in total
+        check_skipping(on_broken, world_size)
         self._copy = DeviceCopy(device)
         stored_as = image_dtype(window, dtype)
         self._drawn = open_source(source_of(dataset, split, where, weights), seed, _SHUFFLES[shuffle])
@@ -115,7 +100,9 @@ class ShardStream:
         self._identity = self._drawn.identity
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._prefetch, self._tail = prefetch, tail
-        self._end = self._checked_end(epochs)
+        self._length = self._checked_length(epochs)
+        self._end = self._end_beyond(0)
+        self._stop_before: int | None = None  # begin no batch from there on
         whole = shuffle == "shard"
         self._reader = BatchReader(
             [_reader_of(part, checksums, cache, whole) for part in self._drawn.parts],
@@ -129,27 +116,41 @@ class ShardStream:
             on_broken,
         )
         self._position = 0
-        self._pending: deque[_Pending] = deque()
+        self._resumed = False  # a state was loaded, and nobody has iterated since
+        self._positions: IntArray = np.empty(0, np.int64)
+        self._ahead = ReadAhead(self._drawn, self._reader, self._copy, tail == "pad")
         self._running: object | None = None  # the iterator that asked last
 
-    def _checked_end(self, epochs: int | None) -> int | None:
-        """The position after the last one."""
+    def _checked_length(self, epochs: int | None) -> int | None:
+        """Positions of one iteration; None where it never ends."""
         if epochs is None:
             return None
         if self.samples is None:
             raise InputError("ShardStream: samples made on the fly have no epochs; leave epochs out and stop the loop")
-        end, together = epochs * self.samples, self._batch_size * self._world_size
-        if self._tail == "drop" and end < together:
+        length, together = epochs * self.samples, self._batch_size * self._world_size
+        if self._tail == "drop" and length < together:
             raise InputError(
-                f"ShardStream: tail='drop' would drop everything: {self._drawn.place} gives {end} samples in all, a "
+                f"ShardStream: tail='drop' would drop everything: {self._drawn.place} gives {length} samples in all, a "
                 f"batch of all ranks takes {together}. Use a smaller batch_size, more epochs, or another tail"
             )
-        return end
+        return length
+
+    def _end_beyond(self, position: int) -> int | None:
+        """Where the iteration ends that the sample at this position is of."""
+        return None if self._length is None else (position // self._length + 1) * self._length
 
     @property
     def position(self) -> int:
         """The global position at which the next batch begins."""
         return self._position
+
+    @property
+    def positions(self) -> IntArray:
+        """The global positions of the samples of the batch delivered last, int64 (B,); none before the first one.
+
+        A place that only fills a batch has that of the sample that it repeats.
+        """
+        return self._positions
 
     @property
     def skipped(self) -> int:
@@ -164,9 +165,13 @@ class ShardStream:
     # -- batches ------------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Batch]:
-        """Go on at the current position; at the end of a finite stream, start over."""
-        if self._position == self._end:
-            self._position = 0
+        """Go on at the current position; at the end of a finite stream, with the epochs after it.
+
+        An iteration that was saved at its end is at its end when it is resumed: it gives nothing, the next one goes on.
+        """
+        if self._position == self._end and not self._resumed:
+            self._end = self._end_beyond(self._position)
+        self._resumed = False
         return self._batches()
 
     def _batches(self) -> Iterator[Batch]:
@@ -179,64 +184,35 @@ class ShardStream:
                 self._stop()
 
     def _next(self, iterator: object) -> Batch | None:
-        began = time.perf_counter()
         self._running = iterator
-        try:
-            while True:
-                self._read_ahead()
-                if not self._pending:
-                    self._position = self._end or 0
-                    return None
-                ready = self._pending[0]
-                for piece in ready.pieces:
-                    piece.result()
-                batch = self._copy(self._finished(ready))
-                self._pending.popleft()
-                self._position = ready.after
-                if len(batch["index"]):  # or all of them were broken
-                    return batch
-        finally:
-            self.wait_seconds += time.perf_counter() - began
+        while True:
+            self._read_ahead()
+            if not self._ahead:
+                last = self._end if self._stop_before is None else self._stop_before
+                self._position = max(self._position, last or 0)
+                return None
+            batch, positions, after = self._ahead.first()
+            self._ahead.remove_first()
+            self._position = after
+            if len(positions):  # or all of them were broken
+                self._positions = positions
+                return batch
 
     def _read_ahead(self) -> None:
-        while len(self._pending) < self._prefetch:
-            start = self._pending[-1].after if self._pending else self._position
+        while len(self._ahead) < self._prefetch:
+            start = self._ahead.next_start(self._position)
+            if self._stop_before is not None and start >= self._stop_before:
+                return
             mine = rank_positions(start, self._batch_size, self._rank, self._world_size, self._end, self._tail)
             if not mine:
                 return
             after = batch_end(start, self._batch_size, self._world_size, self._end)
-            self._pending.append(self._begun(np.arange(mine.start, mine.stop, dtype=np.int64), after))
-
-    def _begun(self, at: IntArray, after: int) -> _Pending:
-        """The batch of these positions, of which reading has begun."""
-        known: Batch = {}
-        if self._end is not None and self._tail == "pad":
-            known[_IS_SAMPLE] = torch.from_numpy(at < self._end)
-            at = np.minimum(at, self._end - 1)
-        source, place = self._drawn.find(at)
-        if self._drawn.counts is not None:
-            known["source"] = torch.from_numpy(source)
-        batch, pieces = self._reader.start(source, place)
-        self._expect(at)
-        return _Pending(batch, pieces, known, after)
-
-    def _expect(self, at: IntArray) -> None:
-        """Begin to fetch the objects that samples come from in the window after that of these positions."""
-        if self._drawn.window is not None:
-            later = at + self._drawn.window
-            self._reader.expect(*self._drawn.find(later if self._end is None else later[later < self._end]))
-
-    def _finished(self, ready: _Pending) -> Batch:
-        batch = self._reader.finish(ready.batch | ready.known)
-        is_sample = batch.pop(_IS_SAMPLE, None)
-        if is_sample is not None:
-            batch["index"][~is_sample] = NO_SAMPLE
-        return batch
+            self._ahead.begin(np.arange(mine.start, mine.stop, dtype=np.int64), after, self._end)
 
     def _stop(self) -> None:
         self._running = None
         self._reader.stop()
-        self._pending.clear()
+        self._ahead.clear()
         self._copy.finish()
 
     def close(self) -> None:
@@ -270,16 +246,22 @@ class ShardStream:
                 "anew"
             )
         position = state.get("position")
-        if not isinstance(position, int) or position < 0 or (self._end is not None and position > self._end):
-            limit = "" if self._end is None else f" and at most {self._end}, the end of this stream"
-            raise InputError(f"{place}: stream position {position!r}: must be a whole number from 0{limit}")
+        if not isinstance(position, int) or position < 0:
+            raise InputError(f"{place}: stream position {position!r}: must be a whole number from 0")
         self._stop()
-        self._position = position
+        self._position, self._resumed = position, True
+        self._end = self._end_beyond(max(position - 1, 0))
 
-    def rewind(self) -> None:
-        """Go back to the beginning of the first epoch."""
+    def share(self, worker: int, workers: int, stop: int | None) -> None:
+        """Read every `workers`-th batch of this rank from the `worker`-th on, and none from position `stop` on.
+
+        For loaders, whose processes share the batches of one rank.
+        """
         self._stop()
-        self._position = 0
+        # In a world of `workers` times as many ranks, the shares of rank + k * world_size are those of this rank.
+        self._rank += worker * self._world_size
+        self._world_size *= workers
+        self._stop_before = stop
 
 
 def _reader_of(part: Part, checksums: bool, cache: ObjectCache | None, whole: bool) -> SourceReader:

@@ -41,6 +41,16 @@ def check_rank(rank: int, world_size: int, seed: int) -> None:
         raise InputError(f"ShardStream: seed must be at least 0, got {seed}")
 
 
+def check_skipping(on_broken: str, world_size: int) -> None:
+    """Samples may be skipped in one rank alone."""
+    if on_broken == "skip" and world_size > 1:
+        raise InputError(
+            f"ShardStream: on_broken='skip' with world_size={world_size}: a rank that passes over a batch would drift "
+            "apart from the others. Repair the dataset with `phantumor verify DATASET --repair`, or read it in one "
+            "process"
+        )
+
+
 def check_choice(name: str, given: object, *allowed: object) -> None:
     """It is one of those there are."""
     if given not in allowed:

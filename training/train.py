@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -21,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.errors import InputError, PhantumorError
 from pipeline.files import writing_to
-from pipeline.settings import differences
+from pipeline.object_cache import ObjectCache
 from pipeline.train_config import TrainConfig
 from pipeline.versions import software
 from training.arithmetic import arithmetic, precision_of, seed_dropout, training_device
@@ -29,6 +28,7 @@ from training.augment import augment, random_crop, to_window
 from training.checkpoint import (
     BEST,
     LAST,
+    RESUME,
     Checkpoint,
     RunMeta,
     load_state,
@@ -44,15 +44,15 @@ from training.interrupts import Interrupts
 from training.journal import Journal, Record, SilentJournal
 from training.loss import SegmentationLoss
 from training.network import build_network, check_shape, levels
+from training.order import IntArray
 from training.predict import Segmenter, predict_samples
+from training.same_run import check_same_run
 from training.stream import ShardStream
 from training.validation import sample_scores, scores_line, validation_scores
 from training.view import View
 
-# Settings that change neither the weights nor which of them are best, and so may differ on resume.
-FREE_ON_RESUME = {"threads", "log_every", "checkpoint_every", "keep", "tensorboard", "device"}
 POLY_POWER = 0.9  # nnU-Net
-_RESUME = "Run the same command with --resume to go on from the last checkpoint"
+LOWEST_SCALE = 1.0  # of the loss in fp16; below it even a gradient of normal size overflows
 
 
 class TrainingInterrupted(PhantumorError):  # noqa: N818, being stopped is no error
@@ -83,7 +83,7 @@ def train(
     journal = Journal(out, log, show, config.tensorboard) if ranks.first else SilentJournal(out)
     with process_group(ranks, device), arithmetic(config.deterministic, device):
         run = Training(open_data(data, config), out, config, journal, device, ranks)
-        with writing_to(out, _RESUME), contextlib.closing(journal), run.open_stream() as stream, run.interrupts:
+        with contextlib.closing(journal), run.open_stream() as stream, run.interrupts:
             if resume:
                 run.restore(stream)
             else:
@@ -95,7 +95,7 @@ def train(
                 run.save_last()
                 journal.draw()
                 stopped = f"stopped after step {run.step} of {config.steps}, {run.out / LAST} is written"
-                raise TrainingInterrupted(f"{stopped}. {_RESUME}") from None
+                raise TrainingInterrupted(f"{stopped}. {RESUME}") from None
             except torch.OutOfMemoryError as error:
                 raise PhantumorError(
                     f"the GPU's memory is full at step {run.step + 1}: lower --batch-size (now {config.batch_size}; "
@@ -134,6 +134,7 @@ class Training:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.loss = SegmentationLoss(config.loss, data.classes).to(device)
         self.step = 0
+        self.saved_step = 0  # of last.pt
         self.stream_state: dict[str, Any] = {}
         self.best_score: float | None = None
         self.validated_step = 0
@@ -145,7 +146,7 @@ class Training:
     def _check_shape(self) -> None:
         patch, crop, paths = self.data.patch_shape, self.config.crop_shape, self.data.paths
         if crop and any(edge > limit for edge, limit in zip(crop, patch, strict=True)):
-            raise InputError(f"crop_shape {crop} is larger than the patches of {paths}, {patch}")
+            raise InputError(f"crop_shape {crop} is larger than the patches of {paths}, {patch}: set a smaller one")
         what = "crop_shape" if crop else f"{paths}: the patch shape"
         check_shape(self.shape, patch, self.config.network, what)
 
@@ -168,11 +169,13 @@ class Training:
             threads=self.config.threads,
             shuffle=self.config.shuffle,
             on_broken=self.config.on_broken,
+            cache=ObjectCache(limit_bytes=int(self.config.cache_gb * 1e9)) if self.config.cache_gb > 0 else None,
         )
         if stream.samples is not None and stream.samples < self.config.batch_size:
             stream.close()
             raise InputError(
-                f"--batch-size {self.config.batch_size}: {self.data.paths} has {stream.samples} training samples"
+                f"--batch-size {self.config.batch_size}: {self.data.paths} has {stream.samples} training samples, so "
+                "one would come twice in a batch: use a smaller --batch-size and --accumulate, or make more samples"
             )
         return stream
 
@@ -187,9 +190,10 @@ class Training:
         wait_for_all(self.ranks)  # all have looked: now the first one may write
         self.stream_state = stream.state_dict()
         if self.ranks.first:
-            self.out.mkdir(parents=True, exist_ok=True)
-            self.journal.open(-1)
-            write_config(self.out, self.config, self.data.paths)
+            with writing_to(self.out, RESUME):
+                self.out.mkdir(parents=True, exist_ok=True)
+                write_config(self.out, self.config, self.data.paths)
+        self.journal.open(-1)
         self.save_last()
         self._describe("training", stream)
 
@@ -199,7 +203,7 @@ class Training:
         if not file.is_file():
             raise InputError(f"{self.out}: no checkpoint to resume, {LAST} is not there. Leave --resume out to begin")
         checkpoint = read_checkpoint(file)
-        self._check_same_run(checkpoint.meta)
+        check_same_run(self.out, checkpoint.meta, self.data, self.config, self.ranks.world_size)
         load_state(self.network, checkpoint.model, file)
         if self.averaged is not None and checkpoint.averaged is not None:
             load_state(self.averaged.module, checkpoint.averaged, file)
@@ -209,25 +213,16 @@ class Training:
             self.scaler.load_state_dict(checkpoint.scaler)
         stream.load_state_dict(checkpoint.stream)
         self.stream_state, self.step = checkpoint.stream, checkpoint.meta.step
+        self.saved_step = self.step
         self.best_score, self.validated_step = checkpoint.best_score, checkpoint.validated_step
         wait_for_all(self.ranks)  # all have read: now the first one may write
         for record in self.journal.open(self.step):
             self.last_loss = record.get("loss", self.last_loss)
             self.last_scores = record.get("val", self.last_scores)
         if self.ranks.first:
-            write_config(self.out, self.config, self.data.paths)
+            with writing_to(self.out, RESUME):
+                write_config(self.out, self.config, self.data.paths)
         self._describe(f"resuming at step {self.step} of", stream)
-
-    def _check_same_run(self, old: RunMeta) -> None:
-        before, now = (c.model_dump(mode="json", exclude=FREE_ON_RESUME) for c in (old.config, self.config))
-        changed = differences(before, now)
-        if old.dataset_digest != self.data.digest:
-            changed.append(f"dataset: {old.dataset} -> {self.data.paths} (another one, or it has grown)")
-        if changed:
-            raise InputError(
-                f"{self.out} was trained with other settings: {'; '.join(changed)}. Resume with the old ones, "
-                "which its config.yaml holds, or choose another --out"
-            )
 
     def _describe(self, doing: str, stream: ShardStream) -> None:
         say, config = self.journal.say, self.config
@@ -271,12 +266,11 @@ class Training:
         self.clock.start()
         for part in range(self.config.accumulate):
             self.clock.wait()
-            first = stream.position + self.ranks.rank * self.config.batch_size
             batch = next(batches)
             self.clock.got_data()
             last = part == self.config.accumulate - 1
             with contextlib.nullcontext() if last else self._no_exchange():
-                total += self._add_gradient(batch, first)
+                total += self._add_gradient(batch, stream.positions)
             seen += batch["index"].tolist()
             del batch  # gives its buffer back before the next one is waited for
         return self._apply(total / self.config.accumulate, seen, stream), len(seen)
@@ -286,20 +280,19 @@ class Training:
         network = getattr(self.forward, "_orig_mod", self.forward)
         return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
-    def _add_gradient(self, batch: dict[str, Tensor], first: int) -> float:
-        """Forward and backward of one batch whose first sample has the global position `first`; its loss."""
-        image, target = self._prepare(batch, first)
+    def _add_gradient(self, batch: dict[str, Tensor], positions: IntArray) -> float:
+        """Forward and backward of one batch, whose samples have these places in the global order; its loss."""
+        image, target = self._prepare(batch, positions)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             outputs = levels(self.forward(image))
         loss = self.loss(outputs, target) / self.config.accumulate
         self.scaler.scale(loss).backward()
         return float(loss.detach()) * self.config.accumulate
 
-    def _prepare(self, batch: dict[str, Tensor], first: int) -> tuple[Tensor, Tensor]:
+    def _prepare(self, batch: dict[str, Tensor], positions: IntArray) -> tuple[Tensor, Tensor]:
         """Network input float32 and target channels int64, both (B, 1, X, Y, Z), cropped and augmented."""
         config = self.config
         image, label = batch["image"].to(self.device), batch["label"].to(self.device)
-        positions = np.arange(first, first + len(image))
         if config.crop_shape:
             tumors = self.data.classes.tumors.values()
             share = config.crop_tumor_share
@@ -324,6 +317,8 @@ class Training:
         with self.interrupts.held():
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            if self.scaler.is_enabled() and self.scaler.get_scale() < LOWEST_SCALE:
+                raise self._diverged(loss, samples)
             if self.averaged is not None:
                 self.averaged.update_parameters(self.network)
             self.stream_state = stream.state_dict()
@@ -377,13 +372,16 @@ class Training:
     def save_last(self) -> None:
         """Write the training as it stands; without validation it is the best one as well."""
         if self.ranks.first:
-            save_last(self.out, self._checkpoint(), self.config.keep)
+            with writing_to(self.out, RESUME):
+                save_last(self.out, self._checkpoint(), self.config.keep, self.saved_step)
+        self.saved_step = self.step
         if not self.data.validation:
             self._save_best()
 
     def _save_best(self) -> None:
         if self.ranks.first:
-            save_checkpoint(self.out / BEST, self._checkpoint())
+            with writing_to(self.out, RESUME):
+                save_checkpoint(self.out / BEST, self._checkpoint())
 
     def _checkpoint(self) -> Checkpoint:
         meta = RunMeta(
@@ -394,6 +392,7 @@ class Training:
             patch_shape=self.shape,
             dataset=self.data.paths,
             dataset_digest=self.data.digest,
+            processes=self.ranks.world_size,
             software=software(),
         )
         return Checkpoint(

@@ -283,7 +283,9 @@ def _lost(error: BaseException | None) -> PhantumorError:
     failures = getattr(error, "worker_failures", None) or {}
     reasons = [f"process {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items())]
     reason = "; ".join(reasons) or _last_line(error)
-    return PhantumorError(f"training on Ray failed {MAX_FAILURES + 1} times, at last with: {reason}. {_AGAIN}")
+    return PhantumorError(
+        f"training on Ray was given up after at most {MAX_FAILURES} restarts, at last with: {reason}. {_AGAIN}"
+    )
 
 
 def _last_line(error: object) -> str:

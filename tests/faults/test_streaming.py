@@ -19,7 +19,7 @@ import torch
 
 from pipeline import reader, s3_client, shard_objects
 from pipeline.catalog import Dataset, open_dataset
-from pipeline.errors import InputError
+from pipeline.errors import PhantumorError
 from pipeline.object_cache import ObjectCache
 from pipeline.shard import decode_sample
 from pipeline.shard_objects import BrokenSampleError
@@ -225,13 +225,16 @@ def test_failed_requests_are_made_again(make: Make, pristine: Dataset, proxy: Fa
     assert proxy.used_up
 
 
+@pytest.mark.parametrize("on_broken", ["raise", "skip"])
 @pytest.mark.parametrize("way", ["ranges", "whole", "cache"])
 def test_an_object_store_that_stays_away_is_one_error(
-    make: Make, pristine: Dataset, proxy: FaultyProxy, way: str
+    make: Make, pristine: Dataset, proxy: FaultyProxy, way: str, on_broken: str
 ) -> None:
-    _, stream = make(way)
+    _, stream = make(way, on_broken=on_broken)
     proxy.script("GET", "shards/", *[403] * 10_000)
-    with pytest.raises(InputError, match=r"shard 0000\d\d cannot be read: s3://.*access denied.*itself may be whole"):
+    with pytest.raises(
+        PhantumorError, match=r"shard 0000\d\d cannot be read: s3://.*access denied.*itself may be whole"
+    ):
         read(stream, pristine)
     assert stream.position == 0
     proxy.faults.clear()

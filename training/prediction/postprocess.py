@@ -40,7 +40,7 @@ class Rules:
     def __post_init__(self) -> None:
         for what, value in asdict(self).items():
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise InputError(f"{what} {value}: must be 0 or more")
+                raise InputError(f"{what} {value}: must be 0 or more; leave it out to change nothing")
 
     def check(self, classes: ClassTable) -> None:
         """InputError when a tumor's organ, which a rule needs, is no class of the network."""

@@ -29,7 +29,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2
 
 # What takes too long for every change: fault injection with repetitions, then SAMPLES samples killed on the way (hours).
 SAMPLES ?= 1000000

@@ -207,7 +207,9 @@ def _read(store: Store) -> Bank:
     info = _read_info(store)
     where = f"{store.url}/{TABLE}"
     try:
-        table = pq.read_table(pa.BufferReader(store.read(TABLE))) if store.exists(TABLE) else table_of([])
+        # Not `read_table`: the threads of its scanner may still hold the bytes when the interpreter ends, and abort it.
+        data = store.read(TABLE) if store.exists(TABLE) else None
+        table = table_of([]) if data is None else pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{where}: not a readable Parquet file ({error}); prepare the bank again") from error
     records, spacing_mm = records_of(table, where), float(info["spacing_mm"])

@@ -198,7 +198,7 @@ class Dataset:
         """Indices of the samples of a split (`all` for every sample), ascending."""
         table = self.columns(["index", "split"])
         if split != "all":
-            table = table.filter(pc.field("split") == split)
+            table = table.filter(pc.equal(table["split"], split))
         return [int(index) for index in table["index"].to_pylist()]
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 
 from cyclopts import CycloptsError
@@ -21,6 +22,7 @@ from pipeline.verbs.app import app
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code: 0 done, 1 failed, 2 bad input."""
     words = list(sys.argv[1:] if argv is None else argv)
+    warnings.formatwarning = lambda message, *_: f"phantumor: {message}\n"
     try:
         with _stopped_by_sigterm():
             app(words, exit_on_error=False, print_error=False)

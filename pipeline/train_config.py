@@ -136,7 +136,7 @@ class TrainConfig(Settings):
     crop_tumor_share: Share = 0.67
     """Share of crops centred on a tumor, where the sample has one."""
     where: str | None = None
-    """Train on the samples that fulfil this only, e.g. "n_tumors > 0", as `phantumor inspect --where`."""
+    """Train only on samples that fulfil this, e.g. "n_tumors > 0" (see `inspect`); each dataset needs some."""
     sample_weights: dict[str, Weight] = Field(default_factory=dict)
     """How much more often samples that fulfil a condition come, e.g. '{"diameter_mm < 10": 4}'."""
     mix: tuple[Factor, ...] | None = None

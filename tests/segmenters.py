@@ -85,7 +85,7 @@ def make_run(
     """The folder of a run with an untrained network of its own `seed` as its best."""
     config = TrainConfig(network=NetworkConfig(channels=(2, 4), strides=(2,)), window=window)
     network = build_network(config.network, len(classes), patch_shape, seed)
-    meta = RunMeta(5, config, classes, spacing_mm, patch_shape, "data", "digest", {})
+    meta = RunMeta(5, config, classes, spacing_mm, patch_shape, "data", "digest", 1, {})
     run.mkdir()
     save_checkpoint(run / "best.pt", Checkpoint(meta, network.state_dict(), None, {}, None, {}, None, 0))
     return run

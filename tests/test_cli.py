@@ -44,6 +44,14 @@ def write_case(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def test_a_run_resumes_with_its_own_settings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--data", home / "data", "--out", home / "run", "--resume"]
+    code, out, err = run(capsys, *words)
+    assert code == 0, err
+    assert out.startswith("resuming at step 12 of 12 steps")
+    assert run(capsys, *words, "--lr", "0.5")[0] == 2
+
+
 # ---- help ----
 
 

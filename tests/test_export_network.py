@@ -27,7 +27,7 @@ def make_network(seed: int = 1) -> torch.nn.Module:
 
 def serve(monkeypatch: pytest.MonkeyPatch, network: torch.nn.Module) -> None:
     """Let every run hold `network`."""
-    meta = RunMeta(7, CONFIG, CLASSES, 1.5, (8, 8, 8), "data", "digest", {})
+    meta = RunMeta(7, CONFIG, CLASSES, 1.5, (8, 8, 8), "data", "digest", 1, {})
     monkeypatch.setattr(module, "load_for_inference", lambda path: (network, ClassTable(CLASSES), meta))
 
 

@@ -94,6 +94,16 @@ def test_a_folder_is_predicted_case_by_case(tmp_path: Path) -> None:
     assert nib.load(done[4].out).shape == (4, 5, 6)
 
 
+def test_a_damaged_image_does_not_keep_the_others_from_being_segmented(tmp_path: Path) -> None:
+    run, images = make_run(tmp_path / "run"), make_images(tmp_path / "images", "a.nii.gz", "c.nii.gz")
+    (images / "b.nii.gz").write_bytes(b"no image")
+    lines: list[str] = []
+    with pytest.raises(PhantumorError, match=r"1 of 3 images were not segmented, .*: b\. The others are in"):
+        predict_folder(run, images, tmp_path / "out", lines.append)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.nii.gz", "c.nii.gz"]
+    assert sum("b: not segmented" in line for line in lines) == 1
+
+
 def test_volumes_are_in_ml() -> None:
     labels = Volume(np.array([0] * 500 + [5] * 250 + [6] * 250, np.uint8).reshape(10, 10, 10), np.diag([2.0, 1, 2, 1]))
     assert volumes_ml(labels, ClassTable(CLASSES)) == {"kidney": 1.0, "kidney_tumor": 1.0}

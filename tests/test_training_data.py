@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from pipeline.catalog import Dataset
+from pipeline.description import dataset_classes
 from pipeline.errors import InputError
 from pipeline.train_config import TrainConfig
 from tests.datasets import make_dataset
@@ -16,6 +18,11 @@ from training.sources import Mixture, Stored
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
     folder = tmp_path_factory.mktemp("data")
     return [make_dataset(folder / "a", samples=20), make_dataset(folder / "b", samples=10, seed=1)]
+
+
+def with_organs(dataset: Dataset, organs: tuple[str, ...]) -> Dataset:
+    info = dataset.info.model_copy(update={"classes": dataset_classes(organs)})
+    return dataclasses.replace(dataset, info=info)
 
 
 def data_of(datasets: list[Dataset], **settings: Any) -> TrainingData:
@@ -39,6 +46,21 @@ def test_several_datasets_are_mixed_by_their_samples_or_as_asked(two: list[Datas
     assert some[0] < held[0]
     assert [share for _, share in plain.parts] == pytest.approx([n / sum(held) for n in held])
     assert [share for _, share in asked.parts] == pytest.approx([0.25, 0.75])
+
+
+def test_what_is_not_annotated_everywhere_is_said(two: list[Dataset]) -> None:
+    assert data_of(two[:1]).lines() == []
+    (line,) = data_of(two, mix=(1, 3)).lines()
+    assert "25%" in line
+    assert "75%" in line
+    other = with_organs(two[1], ("liver", "kidney"))
+    lines = data_of([two[0], other]).lines()
+    assert lines[1].endswith(f"not annotated there: kidney, kidney_tumor in {two[0].path}")
+
+
+def test_a_dataset_named_twice_is_refused(two: list[Dataset]) -> None:
+    with pytest.raises(InputError, match="named twice"):
+        data_of([two[0], two[0]])
 
 
 def test_validation_samples_come_from_all_datasets_in_turns(two: list[Dataset]) -> None:

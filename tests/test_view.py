@@ -41,7 +41,9 @@ def test_a_terminal_shows_the_newest_figures_under_the_lines() -> None:
         view.say("a path [bold]data")
         view.show(VALIDATION)
         view.show(RECORD)
+        view.show(VALIDATION | {"step": 30})
     text = out.getvalue()
+    assert "(step 30)" in text
     assert "a path [bold]data" in text
     assert "0.2500 at a learning rate of 1.00e-03" in text
     assert "liver_tumor 0.500" in text

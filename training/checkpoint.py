@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import zipfile
 from dataclasses import dataclass, fields
@@ -110,10 +111,10 @@ def _load(path: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # zipfile, pickle and torch raise a dozen types for files that are not theirs
-        reason = str(error).strip().partition("\n")[0]
+        reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0][:100]
         raise InputError(
             f"{path}: not a checkpoint, cut off, or holding more than plain data ({reason}). "
-            "Copy it again, or give a folder that `phantumor train` made"
+            "Copy it again, or give a folder that `phantumor train` made; exported networks are not for phantumor"
         ) from error
 
 

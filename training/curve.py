@@ -25,6 +25,7 @@ def write_curve(records: Sequence[dict[str, Any]], path: Path) -> None:
     _draw_loss(above, steps)
     _draw_validations(below, validations)
     below.set_xlabel("step")
+    below.xaxis.get_major_locator().set_params(integer=True)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=_DPI, format="png")
     replace_file(path, picture.getvalue())

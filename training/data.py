@@ -32,6 +32,9 @@ class TrainingData:
     config: TrainConfig
 
     def __post_init__(self) -> None:
+        places = [data.path for data in self.datasets]
+        if len(set(places)) < len(places):
+            raise InputError(f"{self.paths}: a dataset is named twice; mix sets how often samples of each come")
         shares = self.config.mix
         if shares is not None and len(shares) != len(self.datasets):
             raise InputError(f"mix names {len(shares)} shares for {len(self.datasets)} datasets; give one for each")
@@ -74,6 +77,26 @@ class TrainingData:
         if first.info.sources:
             raise InputError(f"endless: {first.path} is a view of other datasets; name a dataset of its own first")
         return Endless(first.bank, first.info.config, "train", first.info.config.samples)
+
+    def lines(self) -> list[str]:
+        """For people: where samples come from, and what is not annotated everywhere."""
+        source = self.source
+        if not isinstance(source, Mixture):
+            return []
+        total = sum(share for _, share in source.parts)
+        names = [*(f"{data.path} ({self.held(data)} samples)" for data in self.datasets), "made on the fly"]
+        found = ", ".join(f"{name} {share / total:.0%}" for name, (_, share) in zip(names, source.parts, strict=False))
+        return [f"samples come from: {found}", *self._not_annotated()]
+
+    def _not_annotated(self) -> list[str]:
+        missing = [
+            f"{', '.join(lacking)} in {data.path}"
+            for data in self.datasets
+            if (lacking := [name for name in self.classes.names if name not in data.info.classes])
+        ]
+        if not missing:
+            return []
+        return [f"CAUTION: trained as background, as it is not annotated there: {'; '.join(missing)}"]
 
     def held(self, dataset: Dataset) -> int:
         """How many samples of a dataset may be trained on."""

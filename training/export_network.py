@@ -7,10 +7,13 @@ written has been compared with the network; windows, resampling and overlap stay
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -57,7 +60,8 @@ def export_network(run: Path, out: Path, format: Format, log: Callable[[str], No
     network, classes, meta = load_for_inference(run)
     log(f"exporting {meta.config.network.name} of {run} to {format}")
     try:
-        graph = _graph(network, meta, format)
+        with _without_chatter():
+            graph = _graph(network, meta, format)
     except Exception as error:  # both exporters raise whatever the layer that they cannot follow raises
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise PhantumorError(
@@ -73,6 +77,20 @@ def export_network(run: Path, out: Path, format: Format, log: Callable[[str], No
         replace_file(out.with_name(f"{out.name}.json"), f"{json.dumps(description, indent=2)}\n".encode())
         replace_file(out, graph.data)
     return description
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """The exporters tell of packages that they would use for networks of other fields."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_out(out: Path, format: Format) -> None:
@@ -194,6 +212,8 @@ def _describe(
             "window_hu": [low, high],
             "windowing": f"clip(2 * (hu - {low:g}) / {high - low:g} - 1, -1, 1)",
             "patch_shape": list(meta.patch_shape),
+            "inference": "windows of patch_shape that overlap by half, softmax averaged with Gaussian weights: "
+            "normalisation depends on the size of the input, so a whole CT at once gives other results",
         },
         "output": {
             "name": OUTPUT,

@@ -129,11 +129,12 @@ def resolve_device(text: str) -> torch.device:
     if text == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if text.partition(":")[0] not in ("cpu", "cuda"):
+            raise RuntimeError("phantumor runs on cpu or cuda")
         device = torch.device(text)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("not a device that phantumor runs on")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises AssertionError
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"device {text!r} cannot be used here: {reason}. Use auto, cpu or cuda") from error
+        usable = "auto, cpu or cuda" if torch.cuda.is_available() else "auto or cpu: torch finds no GPU here"
+        raise InputError(f"device {text!r} cannot be used here: {reason}. Use {usable}") from error
     return device

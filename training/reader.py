@@ -145,7 +145,10 @@ class BatchReader:
             self._last = str(error)
             if error.shard not in self._told:
                 self._told.add(error.shard)
-                warnings.warn(f"sample left out, as will be others of this shard: {error}", stacklevel=3)
+                warnings.warn(
+                    f"sample left out, as will be other broken ones of its shard: {error}",
+                    stacklevel=3,
+                )
         return self._last
 
     def stop(self) -> None:

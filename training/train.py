@@ -187,6 +187,7 @@ class Training:
             raise InputError(f"{self.out}: is a file; --out takes a folder")
         if (self.out / LAST).exists():
             raise InputError(f"{self.out} already holds a run. Add --resume to go on with it, or choose another --out")
+        self._look_at_validation()
         wait_for_all(self.ranks)  # all have looked: now the first one may write
         self.stream_state = stream.state_dict()
         if self.ranks.first:
@@ -215,6 +216,7 @@ class Training:
         self.stream_state, self.step = checkpoint.stream, checkpoint.meta.step
         self.saved_step = self.step
         self.best_score, self.validated_step = checkpoint.best_score, checkpoint.validated_step
+        self._look_at_validation()
         wait_for_all(self.ranks)  # all have read: now the first one may write
         for record in self.journal.open(self.step):
             self.last_loss = record.get("loss", self.last_loss)
@@ -223,6 +225,11 @@ class Training:
             with writing_to(self.out, RESUME):
                 write_config(self.out, self.config, self.data.paths)
         self._describe(f"resuming at step {self.step} of", stream)
+
+    def _look_at_validation(self) -> None:
+        """Read its rows: a damaged manifest is told of now, not after hours."""
+        for dataset, index in self.data.validation:
+            dataset.row(index)
 
     def _describe(self, doing: str, stream: ShardStream) -> None:
         say, config = self.journal.say, self.config
@@ -234,6 +241,8 @@ class Training:
             f"weights, {held} samples of {'x'.join(map(str, self.shape))} voxels of {self.data.spacing_mm:g} mm, "
             f"classes {', '.join(self.data.classes.names)}"
         )
+        for line in self.data.lines():
+            say(line)
         for dataset in self.data.datasets:
             if not dataset.complete:
                 say(f"{dataset.path} is not complete: {len(dataset.parts)} of {dataset.info.shards} shards are used")
@@ -255,6 +264,11 @@ class Training:
             if self.step % self.config.log_every == 0 or self.step == self.config.steps:
                 self._log_metrics(stream)
         self.journal.draw()
+        if stream.skipped:
+            self.journal.say(
+                f"{stream.skipped} samples could not be read and were left out. `phantumor verify DATASET --repair` "
+                "makes broken shards again"
+            )
         if self.clock.total_s:
             self.journal.say(stall_line(self.clock, self.config.threads))
 

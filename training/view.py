@@ -20,15 +20,18 @@ class View:
     def __init__(self, steps: int, say: Callable[[str], None], draw: Callable[[Table], None] | None) -> None:
         self.say, self._steps, self._draw = say, steps, draw
         self._validation: dict[str, Any] | None = None
+        self._last: dict[str, Any] | None = None
 
     def show(self, record: dict[str, Any]) -> None:
         """A record of `metrics.jsonl`, of steps or of a validation."""
         if "val" in record:
             self._validation = record
-        elif self._draw is None:
-            self.say(metrics_line(record, self._steps))
         else:
-            self._draw(block(record, self._validation, self._steps))
+            self._last = record
+            if self._draw is None:
+                self.say(metrics_line(record, self._steps))
+        if self._draw is not None and self._last is not None:
+            self._draw(block(self._last, self._validation, self._steps))
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def train(
 
     Examples: phantumor train --data data --out run --steps 20000 --batch-size 4
     torchrun --nproc-per-node 4 -m pipeline.cli train --data data --out run
-    phantumor train --data liver kidney --mix 0.7 0.3 --out run --ray auto --workers 8
+    phantumor train --data liver_a liver_b --mix 0.7 0.3 --out run --ray auto --workers 8
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def train(
     config
         YAML file with any of the settings below; flags go before it.
     resume
-        Go on from the run's last checkpoint.
+        Go on from the run's last checkpoint, with the run's settings where no others are given.
     ray
         Train in --workers processes of a Ray cluster: local starts one here, auto or an address joins a running one.
     workers
@@ -59,6 +59,8 @@ def train(
         Print what came out as JSON at the end; progress goes to standard error.
     """
     ours("training", "workers")
+    if resume and config is None and (out / "config.yaml").is_file():
+        config = out / "config.yaml"
     resolved = resolve(TrainConfig, config, given(settings))
     if ray is None and (workers > 1 or insecure):
         raise InputError(

@@ -55,22 +55,35 @@ def predict_folder(
 ) -> list[Segmented]:
     """Segment every CT of `find_images(images)` into OUT/<name>.nii.gz; older files of these names are replaced.
 
-    Several runs are averaged, see `load_segmenter`.
+    Several runs are averaged, see `load_segmenter`. Of several images those that cannot be read are told of and left
+    out, with a PhantumorError that names them at the end.
     """
     sources = find_images(images)
     targets = _targets(sources, out)
     segmenter = load_segmenter(runs, device, overlap=overlap, mirror=mirror)
     rules = rules or Rules()
     rules.check(segmenter.classes)
-    done = []
+    done, failed = [], []
     with writing_to(out, "Files that are already there are whole; run the same command again"):
         for k, (name, source) in enumerate(sources.items(), 1):
             started = time.perf_counter()
-            labels, removed = _segment(segmenter, source, targets[name], rules, name)
+            try:
+                labels, removed = _segment(segmenter, source, targets[name], rules, name)
+            except InputError as error:
+                if len(sources) == 1:
+                    raise
+                failed.append(name)
+                log(f"{k}/{len(sources)} {name}: not segmented: {error}")
+                continue
             volumes = volumes_ml(labels, segmenter.classes)
             done.append(Segmented(name, source, targets[name], volumes, removed))
             found = "; ".join(filter(None, (_describe(volumes), describe(removed))))
             log(f"{k}/{len(sources)} {name}: {found}, {time.perf_counter() - started:.1f} s -> {targets[name]}")
+    if failed:
+        raise PhantumorError(
+            f"{len(failed)} of {len(sources)} images were not segmented, for the reasons above: {', '.join(failed)}. "
+            f"The others are in {out}"
+        )
     return done
 
 

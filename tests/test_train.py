@@ -236,18 +236,12 @@ def test_gradients_of_two_batches_are_those_of_one_twice_as_large(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"schedule": "poly"},
-        {"precision": "bf16"},
-        {"channels_last": True},
-        {"deterministic": True},
-        {"loss": {"region": "tversky", "voxel": "focal", "class_weights": {"liver_tumor": 3}}},
-        {"ema": 0.5},
-        {"where": "n_tumors > 0"},
-        {"sample_weights": {"n_tumors > 0": 3}},
-        {"keep": 3},
+        {"schedule": "poly", "precision": "bf16", "channels_last": True, "ema": 0.5, "keep": 3},
+        {"deterministic": True, "loss": {"region": "tversky", "voxel": "focal", "class_weights": {"liver_tumor": 3}}},
+        {"where": "n_tumors > 0", "sample_weights": {"index < 10": 3}},
     ],
 )
-def test_a_run_with_any_setting_goes_on_to_the_same_weights(
+def test_a_run_with_other_settings_goes_on_to_the_same_weights(
     tmp_path: Path, dataset: Dataset, settings: dict[str, Any]
 ) -> None:
     config = changed(**settings)

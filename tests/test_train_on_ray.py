@@ -308,7 +308,7 @@ def test_when_ray_gives_up_the_processes_words_are_shown() -> None:
     error = RuntimeError("long")
     error.worker_failures = {1: ValueError("Traceback\n  far\nthe last line\n\n"), 0: OSError()}  # type: ignore[attr-defined]
     with pytest.raises(
-        PhantumorError, match=r"4 times.*process 0: no reason given; process 1: the last line\. .*--resume"
+        PhantumorError, match=r"at most 3 restarts.*process 0: no reason given; process 1: the last line\. .*--resume"
     ):
         followed(Desk(), Scripted(error=error))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from pipeline.bank import Bank
 from tests.s3_server import S3Server, running_server
 from tests.specs import make_abdomens
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a script; the tests are of commands that people start, and stop by Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("suite", deadline=None)  # how long an example takes is the machine's matter
 settings.load_profile("suite")
 

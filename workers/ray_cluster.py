@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +73,32 @@ def _set_environment(address: str) -> None:
 def _connect(ray: Any, address: str, workers: int | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
-        ray.init(address="local", num_cpus=workers or os.cpu_count(), include_dashboard=False, **quiet)
+        with children_hear_interrupts():
+            ray.init(address="local", num_cpus=workers or os.cpu_count(), include_dashboard=False, **quiet)
         return
     shipped = {} if _job_ships_code() else {"working_dir": str(REPOSITORY), "excludes": _SHIPPED_WITHOUT}
     try:
         ray.init(address=address, runtime_env=shipped, **quiet)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise _no_cluster(address, _line(str(error))) from error
+
+
+@contextlib.contextmanager
+def children_hear_interrupts() -> Iterator[None]:
+    """Processes that are started within do not ignore SIGINT, though this one may: Ray cancels tasks by it.
+
+    Whoever is started in the background of a script (`nohup phantumor ... &`) ignores it, and hands that down. A
+    handler is not handed down.
+    """
+    ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not ignores or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _job_ships_code() -> bool:

@@ -68,7 +68,8 @@ class LossConfig(Settings):
 class AugmentConfig(Settings):
     """Augmentation of training batches, drawn per sample, on the device. Intensities in HU.
 
-    Shares are chances of a sample to be changed so; `scale`, `shift_hu` and `noise_hu` change every sample.
+    Shares are chances of a sample to be changed so; `scale`, `shift_hu`, `organ_shift_hu` and `noise_hu` change every
+    sample.
     """
 
     flip: Share = 0.5
@@ -86,6 +87,8 @@ class AugmentConfig(Settings):
     """Contrast factor 1 ± U(0, this) about the window's centre."""
     shift_hu: Weight = 15.0
     """Offset ± U(0, this)."""
+    organ_shift_hu: Weight = 0.0
+    """Offset of each organ, with its tumors, against what surrounds it ± U(0, this): other phases, other livers."""
     gamma_share: Share = 0.15
     gamma: Range = (0.75, 1.4)
     """Exponent of the grey values inside the window, log-uniform between the two ends."""

@@ -26,7 +26,13 @@ NO_CHANGE = AugmentConfig(
     low_resolution_share=0,
 )
 EVERYTHING = AugmentConfig(
-    rotate_share=1, zoom_share=1, elastic_share=1, gamma_share=1, blur_share=1, low_resolution_share=1
+    rotate_share=1,
+    zoom_share=1,
+    elastic_share=1,
+    organ_shift_hu=20,
+    gamma_share=1,
+    blur_share=1,
+    low_resolution_share=1,
 )
 
 
@@ -93,7 +99,7 @@ def test_a_sample_is_moved_first_and_then_its_hu_are_changed_as_drawn() -> None:
     image, label = make_ct(2, SHAPE)
     draws = [draw(EVERYTHING, 8, position) for position in (4, 9)]
     expected, expected_label = move(image, label, [movement for movement, _ in draws])
-    change(expected, [appearance for _, appearance in draws], (-100, 160))
+    change(expected, expected_label, [appearance for _, appearance in draws], (-100, 160))
     out, out_label = augment(image, label, EVERYTHING, 8, (4, 9), (-100, 160))
     assert torch.equal(out, expected)
     assert torch.equal(out_label, expected_label)

@@ -9,8 +9,8 @@ from pipeline.train_config import AugmentConfig
 from training.augmentation.draws import Appearance, Movement, Purpose, draw, generator
 
 SHARES = "flip rotate_share zoom_share elastic_share gamma_share blur_share low_resolution_share".split()
-OFF: dict[str, float] = dict.fromkeys([*SHARES, "scale", "shift_hu", "noise_hu"], 0.0)
-ALL: dict[str, float] = dict.fromkeys(SHARES, 1.0)
+OFF: dict[str, float] = dict.fromkeys([*SHARES, "scale", "shift_hu", "organ_shift_hu", "noise_hu"], 0.0)
+ALL: dict[str, float] = dict.fromkeys(SHARES, 1.0) | {"organ_shift_hu": 20.0}
 
 
 def drawn(count: int = 1000, **settings: Any) -> list[tuple[Movement, Appearance]]:
@@ -48,6 +48,7 @@ def test_switching_one_change_off_leaves_the_others(name: str) -> None:
         "zoom_share": "magnification",
         "elastic_share": "displacement_vox",
         "gamma_share": "gamma",
+        "organ_shift_hu": "organ_shifts_hu",
         "noise_hu": "noise_sd_hu",
         "blur_share": "blur_vox",
         "low_resolution_share": "resolution",

@@ -21,7 +21,7 @@ def make_image(samples: int = 1, shape: tuple[int, ...] = SHAPE) -> torch.Tensor
 
 def changed(image: torch.Tensor, *appearances: Appearance, window: tuple[float, float] = WINDOW) -> torch.Tensor:
     out = image.clone()
-    change(out, appearances, window)
+    change(out, torch.zeros(image.shape, dtype=torch.uint8), appearances, window)
     return out
 
 
@@ -139,3 +139,17 @@ def test_the_scanner_keeps_a_constant_up_to_the_edges(appearance: Appearance) ->
 def test_a_change_for_each_sample_is_needed() -> None:
     with pytest.raises(ValueError, match="shorter"):
         changed(make_image(2), APPEARANCES[4])
+
+
+def test_organs_are_shifted_with_their_tumors_against_what_surrounds_them() -> None:
+    shape = (40, 10, 10)
+    label = torch.zeros((1, 1, *shape), dtype=torch.uint8)
+    label[:, :, 10:20], label[:, :, 12:15], label[:, :, 20:30] = 1, 2, 5  # liver with a tumor, kidney
+    image = make_image(shape=shape)
+    out = image.clone()
+    change(out, label, [Appearance(organ_shifts_hu={1: 20.0, 5: -8.0, 3: 99.0})], WINDOW)
+    shift = (out - image)[0, 0, :, 5, 5].numpy()
+    steps = np.r_[np.zeros(10), np.full(10, 20.0), np.full(10, -8.0), np.zeros(10)]
+    np.testing.assert_allclose(shift, ndimage.gaussian_filter1d(steps, 1.0), atol=0.05)
+    assert shift[14] == pytest.approx(20, abs=1e-3)
+    assert (np.diff(shift[6:14]) >= -1e-4).all()

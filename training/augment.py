@@ -45,7 +45,7 @@ def augment(
     changes = [draw(config, seed, int(position)) for position in _one_each(positions, image)]
     with torch.autocast(image.device.type, enabled=False):  # HU in bf16 are off by up to 4
         image, label = move(image, label, [movement for movement, _ in changes])
-        change(image, [appearance for _, appearance in changes], window)
+        change(image, label, [appearance for _, appearance in changes], window)
     return image, label
 
 

@@ -8,11 +8,13 @@ on the host, so that a GPU is never waited for.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.organs import TUMOR_ORGANS, organ_id
 from pipeline.train_config import AugmentConfig
 
 
@@ -21,6 +23,7 @@ class Purpose(IntEnum):
 
     CROP = 0
     AUGMENT = 1
+    ORGANS = 2
 
 
 class Movement(NamedTuple):
@@ -48,6 +51,7 @@ class Appearance(NamedTuple):
     resolution: float = 1.0  # of the simulated scan, relative to the patch
     noise_sd_hu: float = 0.0
     noise_seed: int = 0
+    organ_shifts_hu: Mapping[int, float] = {}  # by the organ's class id; its tumors shift along
 
 
 def generator(seed: int, position: int, purpose: Purpose) -> np.random.Generator:
@@ -59,7 +63,7 @@ def generator(seed: int, position: int, purpose: Purpose) -> np.random.Generator
 def draw(config: AugmentConfig, seed: int, position: int) -> tuple[Movement, Appearance]:
     """All changes of one sample."""
     rng = generator(seed, position, Purpose.AUGMENT)
-    return _movement(config, rng), _appearance(config, rng)
+    return _movement(config, rng), _appearance(config, rng, _organ_shifts(config, seed, position))
 
 
 def _movement(config: AugmentConfig, rng: np.random.Generator) -> Movement:
@@ -76,7 +80,7 @@ def _movement(config: AugmentConfig, rng: np.random.Generator) -> Movement:
     )
 
 
-def _appearance(config: AugmentConfig, rng: np.random.Generator) -> Appearance:
+def _appearance(config: AugmentConfig, rng: np.random.Generator, organ_shifts: Mapping[int, float]) -> Appearance:
     scale, shift = rng.uniform(-1, 1, 2)
     shares = (config.gamma_share, config.blur_share, config.low_resolution_share)
     bends, blurs, coarsens = rng.random(3) < shares
@@ -90,7 +94,16 @@ def _appearance(config: AugmentConfig, rng: np.random.Generator) -> Appearance:
         resolution if coarsens else 1.0,
         noise_sd_hu,
         int(rng.integers(2**63)),
+        organ_shifts,
     )
+
+
+def _organ_shifts(config: AugmentConfig, seed: int, position: int) -> Mapping[int, float]:
+    """An offset for each organ that there is, in the sample or not, so that one does not depend on the others."""
+    if config.organ_shift_hu == 0:
+        return {}
+    shifts = generator(seed, position, Purpose.ORGANS).uniform(-1, 1, len(TUMOR_ORGANS))
+    return {organ_id(organ): config.organ_shift_hu * float(u) for organ, u in zip(TUMOR_ORGANS, shifts, strict=True)}
 
 
 def _log_uniform(rng: np.random.Generator, between: tuple[float, float]) -> float:

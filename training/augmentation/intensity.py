@@ -1,11 +1,11 @@
-"""Contrast, offset, gamma, blur, low resolution and noise of a batch in HU, in this order.
+"""Offsets of organs, contrast, offset, gamma, blur, low resolution and noise of a batch in HU, in this order.
 
 What tissue looks like comes first, then the scanner: resolution before noise, so the noise has the SD that was drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,10 +15,13 @@ from training.augmentation.draws import Appearance
 from training.augmentation.separable import Matrix, along_axes, coarser, gaussian, to_device
 
 Window = tuple[float, float]
+_ORGAN_EDGE_VOX = 1.0  # SD of the border of an organ that is shifted, so that the border itself tells nothing
 
 
-def change(image: Tensor, appearances: Sequence[Appearance], window: Window) -> None:
-    """Change HU (B, 1, X, Y, Z) float32 in place."""
+def change(image: Tensor, label: Tensor, appearances: Sequence[Appearance], window: Window) -> None:
+    """Change HU (B, 1, X, Y, Z) float32 in place; `label` holds the class ids of the same voxels."""
+    for sample, ids, appearance in zip(image, label, appearances, strict=True):
+        _shift_organs(sample, ids, appearance.organ_shifts_hu)
     _scale_and_shift(image, appearances, sum(window) / 2)
     for sample, appearance in zip(image, appearances, strict=True):
         if appearance.gamma != 1:
@@ -27,6 +30,16 @@ def change(image: Tensor, appearances: Sequence[Appearance], window: Window) -> 
             sample[0] = along_axes(sample[0].clone(), [_filter(n, appearance) for n in sample.shape[1:]])
         if appearance.noise_sd_hu > 0:
             _add_noise(sample, appearance)
+
+
+def _shift_organs(sample: Tensor, ids: Tensor, shifts_hu: Mapping[int, float]) -> None:
+    """Add each organ's offset to the organ and its tumors, whose id is the organ's plus 1."""
+    if not shifts_hu:
+        return
+    offsets = torch.zeros_like(sample)
+    for organ, shift_hu in shifts_hu.items():
+        offsets.add_(((ids == organ) | (ids == organ + 1)).float(), alpha=shift_hu)
+    sample[0].add_(along_axes(offsets[0], [gaussian(n, _ORGAN_EDGE_VOX) for n in sample.shape[1:]]))
 
 
 def _scale_and_shift(image: Tensor, appearances: Sequence[Appearance], center_hu: float) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import secrets
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -13,11 +18,39 @@ from pipeline.bank import Bank
 from tests.s3_server import S3Server, running_server
 from tests.specs import make_abdomens
 
+HANG_S = 120
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script; the tests are of commands that people start, and stop by Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("suite", deadline=None)  # how long an example takes is the machine's matter
 settings.load_profile("suite")
+
+
+@pytest.fixture
+def no_hang() -> Iterator[None]:
+    """A test that hangs ends the whole run, with the stacks of all threads."""
+    faulthandler.dump_traceback_later(HANG_S, exit=True, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Ray on this machine, two CPUs, with a token of its own: the module `ray`, connected."""
+    from ray._private.authentication_test_utils import reset_auth_token_state
+
+    from workers import ray_cluster
+
+    before = dict(os.environ)
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    reset_auth_token_state()  # Ray reads this when it is imported, which another test may have done
+    ray_cluster.connect("local", 2)
+    import ray
+
+    yield ray
+    ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import faulthandler
 import itertools
 import json
 import multiprocessing
 import os
 import pickle
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,18 +29,10 @@ from training.sources import Mixture, Stored
 from training.stream import ShardStream
 
 SHAPE = (8, 9, 10)
-HANG_S = 120
 
 
 @pytest.fixture(autouse=True)
-def no_hang() -> Iterator[None]:
-    faulthandler.dump_traceback_later(HANG_S, exit=True, file=sys.__stderr__)
-    yield
-    faulthandler.cancel_dump_traceback_later()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def nothing_left_behind(no_hang: None) -> Iterator[None]:
     mine = f"torch_{os.getpid()}_*"
     yield
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("shard-stream")] == []

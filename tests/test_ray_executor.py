@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import subprocess
 import sys
 import time
@@ -31,23 +30,6 @@ from workers.quarantine import quarantined
 from workers.ray_executor import RayExecutor
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Ray on this machine, two CPUs, with a token of its own."""
-    from ray._private.authentication_test_utils import reset_auth_token_state
-
-    before = dict(os.environ)
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    reset_auth_token_state()  # Ray reads this when it is imported, which another test may have done
-    ray_cluster.connect("local", 2)
-    import ray
-
-    yield ray
-    ray.shutdown()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture

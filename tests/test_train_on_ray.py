@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +42,6 @@ def settings(steps: int) -> TrainConfig:
 
 
 # -- a real cluster ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Ray on this machine, two CPUs, with a token of its own."""
-    from ray._private.authentication_test_utils import reset_auth_token_state
-
-    before = dict(os.environ)
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    reset_auth_token_state()  # Ray reads this when it is imported, which another test may have done
-    ray_cluster.connect("local", 2)
-    import ray
-
-    yield ray
-    ray.shutdown()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.mark.soak  # half a minute: Ray starts its processes and waits for them to end

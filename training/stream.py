@@ -27,7 +27,15 @@ from training.read_ahead import ReadAhead
 from training.reader import Batch, BatchReader, SourceReader, Window
 from training.selection import Weights
 from training.sources import EndlessPart, Part, Source, open_source
-from training.stream_arguments import check_choice, check_counts, check_rank, check_skipping, image_dtype, source_of
+from training.stream_arguments import (
+    check_cache,
+    check_choice,
+    check_counts,
+    check_rank,
+    check_skipping,
+    image_dtype,
+    source_of,
+)
 
 _SHUFFLES: dict[bool | str, Shuffle] = {True: "full", "full": "full", "shard": "shard", False: "index"}
 
@@ -91,6 +99,7 @@ class ShardStream:
         check_choice("tail", tail, *get_args(Tail))
         check_choice("on_broken", on_broken, "raise", "skip")
         check_skipping(on_broken, world_size)
+        check_cache(cache)
         self._copy = DeviceCopy(device)
         stored_as = image_dtype(window, dtype)
         self._drawn = open_source(source_of(dataset, split, where, weights), seed, _SHUFFLES[shuffle])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 
 from pipeline.catalog import Dataset
 from pipeline.errors import InputError
+from pipeline.object_cache import ObjectCache
 from pipeline.store import Location
 from training.reader import Window
 from training.selection import Weights
@@ -18,6 +20,11 @@ FLOAT_DTYPES = (torch.float32, torch.float16, torch.float64)
 
 def source_of(dataset: Dataset | Location | Source, split: str, where: str | None, weights: Weights | None) -> Source:
     """The source that the arguments of a stream describe."""
+    if not isinstance(dataset, str | os.PathLike | Dataset | Stored | Endless | Mixture):
+        raise InputError(
+            f"ShardStream: a dataset is a path, a URL, an opened Dataset or a source, got {type(dataset).__name__}. "
+            "Several datasets go into Mixture([(Stored(a), 0.5), (Stored(b), 0.5)]) of training.sources"
+        )
     if not isinstance(dataset, Stored | Endless | Mixture):
         return Stored(dataset, split, where, weights)
     if split != "train" or where is not None or weights is not None:
@@ -48,6 +55,14 @@ def check_skipping(on_broken: str, world_size: int) -> None:
             f"ShardStream: on_broken='skip' with world_size={world_size}: a rank that passes over a batch would drift "
             "apart from the others. Repair the dataset with `phantumor verify DATASET --repair`, or read it in one "
             "process"
+        )
+
+
+def check_cache(cache: object) -> None:
+    """A cache is one that is open."""
+    if cache is not None and not isinstance(cache, ObjectCache):
+        raise InputError(
+            f"ShardStream: cache must be an ObjectCache(folder, limit_bytes) of pipeline.object_cache, got {cache!r}"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import shutil
 import signal
@@ -33,20 +32,11 @@ from training.train import train
 
 SAMPLES, SHAPE = 20, (8, 9, 10)  # 4 in each of 5 shards
 BATCH = 5  # one more than a shard holds, so something is left of it when a shard is lost
-HANG_S = 100
 Make = Callable[..., tuple[Dataset, ShardStream]]
 
 
 @pytest.fixture(autouse=True)
-def no_hang() -> Iterator[None]:
-    """A test that hangs ends the whole run, with the stacks of all threads."""
-    faulthandler.dump_traceback_later(HANG_S, exit=True, file=sys.__stderr__)
-    yield
-    faulthandler.cancel_dump_traceback_later()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
+def nothing_left_behind(no_hang: None, tmp_path: Path) -> Iterator[None]:
     """No thread that reads, no open file, no shared memory."""
     yield
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith(shard_objects.THREADS)] == []

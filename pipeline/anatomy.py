@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from pipeline.case import Float16Array, Int16Array, OrganStats, UInt8Array
 from pipeline.errors import InputError
-from pipeline.grid import Slices3
-from pipeline.organs import CLASS_NAMES, HOLLOW, TUMOR_ORGANS, is_tumor, organ_id, tumor_organ
+from pipeline.grid import Slices3, bounding_box, slices3
+from pipeline.organs import CLASS_NAMES, HOLLOW, TUMOR_ORGANS, is_tumor, organ_id, tumor_id, tumor_organ
 
 NO_VESSEL_MM = 200.0  # distance where an organ has no vessel: farther than any organ is wide
 
@@ -162,6 +162,22 @@ def usable_organs(stats: Mapping[str, OrganStats], case_id: str, allow_implausib
         for organ in usable:
             _check_plausible(stats[organ], organ, case_id)
     return usable
+
+
+def lesions(organs: UInt8Array, organ: str) -> npt.NDArray[np.int32]:
+    """Voxels of an organ's tumors by lesion, (n, 2): flat C-order index, number of the lesion from 0.
+
+    A lesion is a 26-connected piece of the organ's tumor class.
+    """
+    mask = organs == tumor_id(organ)
+    if not mask.any():
+        return np.empty((0, 2), np.int32)
+    low, high = bounding_box(mask)
+    pieces = cc3d.connected_components(mask[slices3(low, high)], connectivity=26)
+    at = np.argwhere(pieces)
+    number = pieces[tuple(at.T)].astype(np.int32) - 1
+    flat = np.ravel_multi_index(tuple((at + low).T), organs.shape).astype(np.int32)
+    return np.stack([flat, number], axis=1)[np.argsort(number, kind="stable")]
 
 
 def _emptiness(stats: Mapping[str, OrganStats]) -> str:

@@ -79,6 +79,16 @@ class Bank:
         """sha256 (hex) over format version, spacing, and id, split and array digests of every case."""
         return fingerprint_of(self.spacing_mm, self.records)
 
+    def healthy(self) -> Bank:
+        """The bank without its annotated cases, which take no synthetic tumors; InputError when it holds no other."""
+        found = tuple(record for record in self.records if not record.annotated)
+        if not found:
+            raise InputError(
+                f"{self.place}: all of its cases are annotated: they keep the patients' own tumors and take no "
+                "synthetic ones; give a bank of healthy cases"
+            )
+        return self if len(found) == len(self.records) else replace(self, records=found)
+
     def load(self, case_id: str) -> Case:
         """A case whose arrays are read-only memory maps, shared by all processes that load it.
 
@@ -132,6 +142,7 @@ class Bank:
             phase=record.phase,
             split=record.split,
             sources=record.sources,
+            annotated=record.annotated,
         )
 
     def check(self, case_id: str) -> None:
@@ -177,8 +188,14 @@ class Bank:
 
 
 def fingerprint_of(spacing_mm: float, records: Sequence[CaseRecord]) -> str:
-    """What tells banks apart: sha256 (hex) over format version, spacing, and id, split and digests of every case."""
-    cases = sorted([r.case_id, r.split, sorted((n, a.sha256) for n, a in r.arrays.items())] for r in records)
+    """What tells banks apart: sha256 (hex) over format version, spacing, and id, split and digests of every case.
+
+    Of an annotated case also over its tumor classes: without any tumor, its arrays are those of a healthy one.
+    """
+    cases = sorted(
+        [r.case_id, r.split, sorted((n, a.sha256) for n, a in r.arrays.items()), *filter(None, [r.annotated])]
+        for r in records
+    )
     return hashlib.sha256(json.dumps([FORMAT_VERSION, spacing_mm, cases]).encode()).hexdigest()
 
 

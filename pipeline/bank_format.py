@@ -3,7 +3,8 @@
     BANK/bank.json              format version, spacing, class ids
     BANK/cases.parquet          one row a case, see SCHEMA
     BANK/cases/<case_id>.zarr   Zarr v3 group of VOLUMES and, for each organ that takes tumors, of PER_ORGAN:
-                                voxels/<organ>, parenchyma/<organ> and, of elongated organs, along/<organ>
+                                voxels/<organ>, parenchyma/<organ>, of elongated organs along/<organ> and, of organs
+                                with annotated tumors, lesions/<organ>
 
 Each array is one uncompressed chunk, so its chunk file is the raw C-order array: any Zarr v3 reader opens it, and we
 map it into memory in 0.2 ms, shared by all processes of a machine.
@@ -27,6 +28,7 @@ import pyarrow as pa
 
 from pipeline.case import Case, FloatArray, OrganStats, organ_shapes
 from pipeline.errors import InputError
+from pipeline.organs import CLASS_NAMES, is_tumor
 
 FORMAT = "phantumor-bank"
 FORMAT_VERSION = 2
@@ -40,7 +42,7 @@ VOLUMES: dict[str, npt.DTypeLike] = {
     "vessel_distance_mm": "<f2",
     "noise": "i1",
 }
-PER_ORGAN: dict[str, npt.DTypeLike] = {"voxels": "<i4", "parenchyma": "<i2", "along": "u1"}
+PER_ORGAN: dict[str, npt.DTypeLike] = {"voxels": "<i4", "parenchyma": "<i2", "along": "u1", "lesions": "<i4"}
 _ZARR_TYPES = {"i1": "int8", "i2": "int16", "u1": "uint8", "f2": "float16", "i4": "int32"}
 
 SCHEMA = pa.schema(
@@ -72,6 +74,7 @@ SCHEMA = pa.schema(
             "arrays",
             pa.list_(pa.struct([("name", pa.string()), ("shape", pa.list_(pa.int64())), ("sha256", pa.string())])),
         ),
+        ("annotated", pa.list_(pa.uint8())),  # tumor classes; empty of a healthy case, absent in older banks
     ]
 )
 
@@ -99,6 +102,7 @@ class CaseRecord:
     sources: Mapping[str, str]
     recipe: str
     arrays: Mapping[str, StoredArray]
+    annotated: tuple[int, ...] = ()
 
 
 def record_of(case: Case, arrays: Mapping[str, StoredArray], recipe: str) -> CaseRecord:
@@ -116,6 +120,7 @@ def record_of(case: Case, arrays: Mapping[str, StoredArray], recipe: str) -> Cas
         sources=case.sources,
         recipe=recipe,
         arrays=arrays,
+        annotated=case.annotated,
     )
 
 
@@ -134,6 +139,8 @@ def records_of(table: pa.Table, where: str) -> tuple[CaseRecord, ...]:
         # The id becomes a path, so a forged one could lead out of the bank.
         if not CASE_ID.fullmatch(record.case_id):
             raise InputError(f"{where}: damaged: {record.case_id!r} is no case id; prepare the bank again")
+        if not all(number in CLASS_NAMES and is_tumor(number) for number in record.annotated):
+            raise InputError(f"{where}: damaged: {record.case_id!r} annotates unknown classes; prepare the bank again")
         if {name: stored.shape for name, stored in record.arrays.items()} != _shapes(record):
             raise InputError(f"{where}: damaged: the arrays of {record.case_id!r} do not fit; prepare the bank again")
     return records
@@ -143,7 +150,9 @@ def _shapes(record: CaseRecord) -> dict[str, tuple[int, ...]]:
     """The arrays that a case must have, by name; how many voxels an organ has is for `voxels` to say."""
     stored = {o: record.arrays.get(f"voxels/{o}") for o in record.usable_organs}
     counts = {o: math.prod(array.shape) if array else 0 for o, array in stored.items()}
-    per_organ = organ_shapes(counts, record.shape, record.spacing_mm)
+    tumors = {o: record.arrays.get(f"lesions/{o}") for o in record.usable_organs if record.annotated}
+    lesions = {o: math.prod(array.shape[:1]) for o, array in tumors.items() if array}
+    per_organ = organ_shapes(counts, lesions, record.shape, record.spacing_mm)
     return dict.fromkeys(VOLUMES, record.shape) | {f"{name}/{o}": shape for (name, o), shape in per_organ.items()}
 
 
@@ -155,6 +164,7 @@ def _row(record: CaseRecord) -> dict[str, Any]:
         "sources": [{"name": name, "sha256": digest} for name, digest in sorted(record.sources.items())],
         "recipe": record.recipe,
         "arrays": [{"name": name, "shape": a.shape, "sha256": a.sha256} for name, a in sorted(record.arrays.items())],
+        "annotated": list(record.annotated),
     }
 
 
@@ -173,6 +183,7 @@ def _record(row: dict[str, Any]) -> CaseRecord:
         sources={s["name"]: s["sha256"] for s in row["sources"]},
         recipe=row["recipe"],
         arrays={a["name"]: StoredArray(tuple(a["shape"]), a["sha256"]) for a in row["arrays"]},
+        annotated=tuple(row.get("annotated") or ()),
     )
 
 
@@ -242,7 +253,7 @@ def _array_metadata(array: npt.NDArray[Any]) -> dict[str, Any]:
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0.0 if array.dtype.kind == "f" else 0,
         "codecs": [{"name": "bytes", **endian}],
-        "dimension_names": ["x", "y", "z"] if array.ndim == 3 else ["voxel"],
+        "dimension_names": {3: ["x", "y", "z"], 2: ["voxel", "field"]}.get(array.ndim, ["voxel"]),
         "attributes": {},
     }
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.delta import healthy_image
+from pipeline.delta import healthy_image, no_twin
 from pipeline.description import INFO, MOST_VOXELS, DatasetInfo, Source, read_info, recipe_digest
 from pipeline.errors import InputError, PhantumorError
 from pipeline.grid import Index3, index3
@@ -157,10 +157,16 @@ class Dataset:
         return Sample(image, label, row)
 
     def healthy(self, index: int) -> npt.NDArray[np.int16]:
-        """The healthy twin: the same patch of the bank case without the tumors, (X, Y, Z) int16 HU."""
+        """The healthy twin: the same patch of the bank case without the tumors, (X, Y, Z) int16 HU.
+
+        InputError for a sample of an annotated case, which has none.
+        """
         row = self.row(index)
         shape = self.checked_shape(row["shard"], index3(row["shape_vox"]))
-        return healthy_image(self.case(row), tuple(row["origin_vox"]), shape)
+        case = self.case(row)
+        if case.annotated:
+            raise no_twin(f"{self.path}: sample {index}", [case.case_id])
+        return healthy_image(case, tuple(row["origin_vox"]), shape)
 
     def checked_shape(self, shard: int, shape: Index3) -> Index3:
         """The shape (X, Y, Z) that a row of a shard claims; InputError unless samples there can have it."""

@@ -45,6 +45,17 @@ def healthy_label(case: Tissue, origin: Index3, shape: Index3, organs: Sequence[
     return _of_organs(organs, crop(case.organs, origin, shape, 0))
 
 
+def no_twin(where: str, case_ids: Iterable[str]) -> InputError:
+    """What to raise where the healthy twins of samples of annotated cases are asked for."""
+    named = sorted(case_ids)
+    more = ", ..." if len(named) > 4 else ""
+    return InputError(
+        f"{where}: samples of annotated cases ({', '.join(named[:4])}{more}) have no healthy twin: what the patient's "
+        "own tumors replaced is not known; ask for twins of synthetic samples only, as with "
+        f"where=\"case_id != '{named[0]}'\""
+    )
+
+
 def _of_organs(organs: Sequence[str], ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The ids (X, Y, Z) with everything but these organs and their tumors as background.
 

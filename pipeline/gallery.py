@@ -65,7 +65,7 @@ def _opened(path: Path | None, log: Callable[[str], None]) -> Iterator[Bank]:
         with tempfile.TemporaryDirectory(prefix="phantumor-") as folder:
             yield make_phantom_bank(Path(folder) / "bank", log)
     elif path.exists():
-        yield open_bank(path)
+        yield open_bank(path).healthy()
     else:
         log(f"{path} is no bank yet: it becomes one of phantoms")
         yield make_phantom_bank(path, log)

@@ -200,13 +200,17 @@ def describe_sample(document: Mapping[str, Any]) -> list[str]:
     ]
     lines += [
         f"  {t['instance']} {t['organ']} {t['kind']}: {t['diameter_mm']:.1f} mm "
-        f"(asked {t['requested_diameter_mm']:.1f}), RECIST {t['recist_long_mm']:.0f} x {t['recist_short_mm']:.0f} mm, "
+        f"({_asked(t['requested_diameter_mm'])}), RECIST {t['recist_long_mm']:.0f} x {t['recist_short_mm']:.0f} mm, "
         f"{t['mean_hu']:.0f} HU, "
         f"{t['contrast_hu']:+.0f} HU against parenchyma, {_vessel(t['vessel_distance_mm'])}, "
         f"{t['surface_distance_mm']:.0f} mm deep"
         for t in document["tumors"]
     ]
     return lines
+
+
+def _asked(diameter_mm: float | None) -> str:
+    return "the patient's own" if diameter_mm is None else f"asked {diameter_mm:.1f}"
 
 
 def _vessel(distance_mm: float | None) -> str:

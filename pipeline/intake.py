@@ -53,6 +53,23 @@ def read_native(source: CaseSource, labels: LabelMap | None) -> tuple[Volume, UI
     return image, _read_organs(source, image, labels)
 
 
+def tumor_classes(source: CaseSource, labels: LabelMap | None) -> set[int]:
+    """The tumor classes that the case's masks are to show, whether it has such tumors or not.
+
+    InputError where the masks name none: then nobody says that the case has no tumor.
+    """
+    named = labels.classes.values() if source.label_file and labels else source.masks.values()
+    found = {class_id for class_id in named if is_tumor(class_id)}
+    if not found:
+        what = f"the label map {labels.name!r}" if source.label_file and labels else "its masks"
+        raise InputError(
+            f"{source.image}: --annotated takes cases whose masks show all tumors, but {what} name none; give a mask "
+            "such as liver_tumor.nii.gz (all zero where there is no tumor) or a label map such as --labels lits; "
+            "prepare healthy cases without --annotated"
+        )
+    return found
+
+
 def source_digests(source: CaseSource) -> dict[str, str]:
     """sha256 of each file by its path below their common folder; one digest for all slices of a DICOM series."""
     common = Path(os.path.commonpath([path.parent for path in source.files]))
@@ -138,7 +155,8 @@ def _check_healthy(source: CaseSource, organs: UInt8Array) -> None:
     if tumors:
         raise InputError(
             f"{source.image}: healthy cases only, as tumors are put in by us, but this case holds {', '.join(tumors)}; "
-            "--allow-tumors keeps it: its tumor voxels stay labelled as tumor and no synthetic tumor is put there"
+            "--allow-tumors keeps it: its tumor voxels stay labelled as tumor and no synthetic tumor is put there. "
+            "--annotated makes a dataset of the tumors that it has"
         )
 
 

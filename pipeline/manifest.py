@@ -82,7 +82,7 @@ OPTIONAL = frozenset({"series_id", "time_days", "image_range", "label_range"})  
 # What a file of rows may claim of itself, before any of it is read into memory: it may come from anybody.
 MOST_PART_ROWS = 4096  # as the settings allow for a shard
 MOST_ROWS = 10**9
-_MOST_VALUES = 1024  # of a column, for each row: 20 tumors have boxes of 6 numbers each
+_MOST_VALUES = 8192  # of a column, for each row: 1000 lesions of a patient have boxes of 6 numbers each
 _MOST_BYTES = 1 << 16  # of a column, for each row: a spec with 20 tumors takes less than half
 _T = TypeVar("_T")
 SHARD_FOLDER = re.compile(rf"(\d{{6,}})-({ATTEMPT.pattern})\.zarr")

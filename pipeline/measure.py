@@ -6,18 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from pipeline.anatomy import NO_VESSEL_MM, tissue_mask
 from pipeline.case import Case
-from pipeline.grid import crop, index3, shifted_affine, slices3
+from pipeline.grid import Slices3, crop, index3, shifted_affine, slices3
 from pipeline.organs import HOLLOW, organ_id, tumor_id
 
 if TYPE_CHECKING:
     from pipeline.spec import SampleSpec
-    from pipeline.synthesis import Instance, Rendered
+    from pipeline.synthesis import Rendered
 
 # Parenchyma is measured in this shell around a tumor: beyond its soft edge, still beside it.
 SHELL_MM = (2.0, 10.0)
@@ -80,49 +81,89 @@ def _long_and_short(points: npt.NDArray[np.float64]) -> tuple[float, float]:
     return long, min(float(across.max() - across.min()), long)
 
 
+ANNOTATED = "annotated"  # the kind of a patient's own tumor
+
+
+@dataclass(frozen=True)
+class _Lesion:
+    """A tumor in a patch: what was asked for (nothing of a patient's own), and its voxels in a box of the patch."""
+
+    organ: str
+    kind: str
+    requested_diameter_mm: float | None
+    requested_contrast_hu: float | None
+    box: Slices3
+    mask: npt.NDArray[np.bool_]
+
+
+def _lesions(spec: SampleSpec, rendered: Rendered) -> list[_Lesion]:
+    if spec.truth:
+        return [lesion for organ in spec.organs for lesion in _true_lesions(rendered.label, organ)]
+    return [
+        _Lesion(i.tumor.organ, i.tumor.kind, i.tumor.diameter_mm, i.tumor.contrast_hu, i.box, i.mask)
+        for i in rendered.instances
+    ]
+
+
+def _true_lesions(label: npt.NDArray[np.uint8], organ: str) -> list[_Lesion]:
+    """The 26-connected pieces of an organ's tumor class, as they lie in the patch."""
+    pieces = cc3d.connected_components(label == tumor_id(organ), connectivity=26)
+    boxes = enumerate(ndimage.find_objects(pieces), 1)
+    return [_Lesion(organ, ANNOTATED, None, None, (x, y, z), pieces[x, y, z] == number) for number, (x, y, z) in boxes]
+
+
 def measure_sample(case: Case, spec: SampleSpec, rendered: Rendered) -> dict[str, Any]:
     """The manifest columns that follow from a sample's arrays."""
     usable = [organ for organ in spec.organs if organ in case.stats]
     present = {organ for organ in usable if _holds(rendered.label, organ)}
     affine = shifted_affine(case.affine, spec.origin_vox)
+    lesions = _lesions(spec, rendered)
     return {
         "organs": [organ for organ in usable if organ in present],
-        "annotated_classes": [0, *(c for organ in usable for c in (organ_id(organ), tumor_id(organ)))],
+        "annotated_classes": [0, *(c for organ in usable for c in _told_apart(case, organ))],
         "spacing_mm": case.spacing_mm,
         "affine": affine.ravel().tolist(),
         "series_id": spec.series_id,
         "time_days": spec.time_days,
-        "n_tumors": len(rendered.instances),
-        "tumor_voxels": sum(int(np.count_nonzero(i.mask)) for i in rendered.instances),
-        "tumors": [_measure(case, spec, rendered, k, affine) for k in range(len(rendered.instances))],
+        "n_tumors": len(lesions),
+        "tumor_voxels": sum(int(np.count_nonzero(lesion.mask)) for lesion in lesions),
+        "tumors": [
+            {"instance": number, **_measure(case, spec, rendered, lesion, affine)}
+            for number, lesion in enumerate(lesions, 1)
+        ],
     }
 
 
+def _told_apart(case: Case, organ: str) -> tuple[int, ...]:
+    """The classes of an organ that the case has which its label can tell apart; nobody may have looked for tumors."""
+    known = not case.annotated or tumor_id(organ) in case.annotated
+    return (organ_id(organ), tumor_id(organ)) if known else (organ_id(organ),)
+
+
 def _measure(
-    case: Case, spec: SampleSpec, rendered: Rendered, number: int, affine: npt.NDArray[np.float64]
+    case: Case, spec: SampleSpec, rendered: Rendered, lesion: _Lesion, affine: npt.NDArray[np.float64]
 ) -> dict[str, Any]:
-    instance = rendered.instances[number]
-    tumor, mask = instance.tumor, instance.mask
-    start = index3(s.start for s in instance.box)
+    mask = lesion.mask
+    start = index3(s.start for s in lesion.box)
     counts = _counts_along(mask)
     voxels = int(counts[0].sum())
     centroid = np.array([int((c * np.arange(len(c))).sum()) / voxels for c in counts]) + start
     spans = [np.flatnonzero(c) for c in counts]
     volume = voxels * case.spacing_mm**3
-    mean_hu = float(rendered.image[instance.box][mask].mean(dtype=np.float64))
-    parenchyma = _parenchyma_hu(case, spec, rendered, instance)
+    mean_hu = float(rendered.image[lesion.box][mask].mean(dtype=np.float64))
+    parenchyma = _parenchyma_hu(case, spec, rendered, lesion)
     diameters = recist(mask, case.spacing_mm)
     corner = index3(np.add(start, spec.origin_vox))
-    own = mask & (crop(case.organs, corner, mask.shape, 0) == organ_id(tumor.organ))  # elsewhere the map is 0
+    classes = [organ_id(lesion.organ), *([tumor_id(lesion.organ)] if spec.truth else [])]
+    own = mask & np.isin(crop(case.organs, corner, mask.shape, 0), classes)  # elsewhere the map is 0
     vessels = crop(case.vessel_distance_mm, corner, mask.shape, 0)[own]
     nearest_vessel = float(vessels.min(initial=NO_VESSEL_MM))
     nearest = index3(np.clip(np.rint(centroid + spec.origin_vox), 0, np.array(case.ct.shape) - 1))
     return {
-        "instance": number + 1,
-        "organ": tumor.organ,
-        "kind": tumor.kind,
-        "requested_diameter_mm": tumor.diameter_mm,
-        "requested_contrast_hu": tumor.contrast_hu,
+        "organ": lesion.organ,
+        "kind": lesion.kind,
+        "requested_diameter_mm": lesion.requested_diameter_mm,
+        "requested_contrast_hu": lesion.requested_contrast_hu,
         "center_mm": [
             sum(a * c for a, c in zip(row, centroid.tolist(), strict=False)) + row[3] for row in affine[:3].tolist()
         ],
@@ -153,22 +194,22 @@ def _holds(label: npt.NDArray[np.uint8], organ: str) -> bool:
     return bool(((label - np.uint8(organ_id(organ))) < 2).any())  # an organ and its tumor are neighbours
 
 
-def _parenchyma_hu(case: Case, spec: SampleSpec, rendered: Rendered, instance: Instance) -> float:
+def _parenchyma_hu(case: Case, spec: SampleSpec, rendered: Rendered, lesion: _Lesion) -> float:
     """Mean HU of healthy organ around the tumor, without vessels and surface; of the whole organ where none is near.
 
     Of a hollow organ, it is the mean of the wall.
     """
-    organ = instance.tumor.organ
+    organ = lesion.organ
     around = math.ceil(SHELL_MM[1] / case.spacing_mm)
-    low = np.maximum([s.start - around for s in instance.box], 0)
-    high = np.minimum([s.stop + around for s in instance.box], rendered.label.shape)
+    low = np.maximum([s.start - around for s in lesion.box], 0)
+    high = np.minimum([s.stop + around for s in lesion.box], rendered.label.shape)
     size = index3(high - low)
     step = max(1, math.ceil((math.prod(size) / _SHELL_VOXELS) ** (1 / 3)))
     thin = (slice(None, None, step),) * 3
     box, corner = slices3(low.tolist(), high.tolist()), index3(low + spec.origin_vox)
     label, image = rendered.label[box][thin], rendered.image[box][thin]
     mask = np.zeros(size, bool)
-    mask[tuple(slice(s.start - a, s.stop - a) for s, a in zip(instance.box, low, strict=True))] = instance.mask
+    mask[tuple(slice(s.start - a, s.stop - a) for s, a in zip(lesion.box, low, strict=True))] = lesion.mask
     mask = mask[thin]
     vessels = crop(case.vessels, corner, size, 0)[thin]
     surface = crop(case.surface_distance_mm, corner, size, 0)[thin]

@@ -174,6 +174,13 @@ def _span(classes: Mapping[int, int]) -> str:
 _NAMED_MAPS: dict[str, dict[int, int]] = {
     "totalsegmentator": {0: 0} | {i: class_of_structure(n) or 0 for i, n in enumerate(_TOTALSEGMENTATOR_NAMES, 1)},
     "lits": {0: 0, 1: CLASS_IDS["liver"], 2: CLASS_IDS["liver_tumor"]},
+    "kits": {  # KiTS19 has no cysts; they are benign, and part of the kidney here
+        0: 0,
+        1: CLASS_IDS["kidney"],
+        2: CLASS_IDS["kidney_tumor"],
+        3: CLASS_IDS["kidney"],
+    },
+    "msd-pancreas": {0: 0, 1: CLASS_IDS["pancreas"], 2: CLASS_IDS["pancreas_tumor"]},
     "phantumor": {number: number for number in CLASS_NAMES},
 }
 
@@ -182,7 +189,7 @@ _MAX_LABEL = 65535
 
 
 def label_map(text: str) -> LabelMap:
-    """Parse `--labels`: a known map (`totalsegmentator`, `lits`, `phantumor`) or `name=value,...` pairs."""
+    """Parse `--labels`: a known map, such as `totalsegmentator` or `lits`, or `name=value,...` pairs."""
     if text in _NAMED_MAPS:
         return LabelMap(text, _NAMED_MAPS[text])
     classes = {0: 0}

@@ -1,4 +1,4 @@
-"""The verb `prepare`: healthy CTs with organ masks into a bank.
+"""The verb `prepare`: CTs with organ masks into a bank, healthy ones or such with annotated tumors.
 
 One case after the other, each committed when it is whole: run again after an interruption, what is there is skipped.
 """
@@ -9,14 +9,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.bank import Bank, BankWriter, create_or_open_bank, open_bank
 from pipeline.bank_format import CaseRecord
 from pipeline.case import Case, build_case
 from pipeline.errors import InputError
-from pipeline.intake import read_case, source_digests
-from pipeline.organs import LabelMap, label_map
+from pipeline.intake import read_case, source_digests, tumor_classes
+from pipeline.organs import CLASS_NAMES, LabelMap, label_map
 from pipeline.progress import duration
 from pipeline.sources import CaseSource, Found, check_ids, find_cases
 from pipeline.store import Location
@@ -35,6 +36,7 @@ def prepare(
     spacing_mm: float = 1.0,
     split: str = "auto",
     allow_tumors: bool = False,
+    annotated: bool = False,
     allow_implausible: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Bank:
@@ -42,31 +44,36 @@ def prepare(
 
     `labels` is the text of `--labels`. `split`: `auto` takes the splits of a datalist, else spreads new cases over
     the splits (`bank.next_split`); `train`, `val` or `test` sets the split of this call's cases.
+    `annotated`: the masks show all tumors of the patients; the cases keep them, and none are put in.
     The first case that fails raises InputError (its files) or PhantumorError (the disk); those before it stay.
     """
     if split not in SPLIT_CHOICES:
         raise InputError(f"--split {split}: choose from {', '.join(SPLIT_CHOICES)}")
+    if annotated and allow_tumors:
+        raise InputError(
+            "--annotated and --allow-tumors: choose one; the first keeps a case's own tumors and adds none, the second "
+            "puts synthetic tumors beside them"
+        )
     classes = label_map(labels) if labels else None
     found = _find_all(sources, image, mask, classes)
     for note in found.notes:
         progress(f"note: {note}")
-    job = _Job(classes, spacing_mm, split, allow_tumors, allow_implausible)
+    job = _Job(classes, spacing_mm, split, allow_tumors, annotated, allow_implausible)
     with create_or_open_bank(out, spacing_mm) as bank:
         _add_all(bank, found.cases, job, progress)
     return open_bank(out)
 
 
+@dataclass(frozen=True)
 class _Job:
     """The settings of one call."""
 
-    def __init__(
-        self, labels: LabelMap | None, spacing_mm: float, split: str, allow_tumors: bool, allow_implausible: bool
-    ) -> None:
-        self.labels = labels
-        self.spacing_mm = spacing_mm
-        self.split = split
-        self.allow_tumors = allow_tumors
-        self.allow_implausible = allow_implausible
+    labels: LabelMap | None
+    spacing_mm: float
+    split: str
+    allow_tumors: bool
+    annotated: bool
+    allow_implausible: bool
 
     def split_of(self, source: CaseSource) -> str | None:
         """The split that was asked for; None to derive it."""
@@ -75,11 +82,14 @@ class _Job:
     def recipe(self, source: CaseSource, digests: Mapping[str, str]) -> str:
         """Digest of all that decides a case's arrays."""
         classes = sorted(self.labels.classes.items()) if self.labels else sorted(source.masks.values())
-        content = [PREPARE_VERSION, self.spacing_mm, classes, sorted(digests.items()), self.allow_tumors]
+        content: list[object] = [PREPARE_VERSION, self.spacing_mm, classes, sorted(digests.items()), self.allow_tumors]
+        if self.annotated:
+            content.append("annotated")
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def build(self, source: CaseSource, digests: Mapping[str, str], split: str) -> Case:
-        ct, organs, affine = read_case(source, self.labels, self.spacing_mm, self.allow_tumors)
+        annotated = tumor_classes(source, self.labels) if self.annotated else ()
+        ct, organs, affine = read_case(source, self.labels, self.spacing_mm, self.allow_tumors or self.annotated)
         return build_case(
             source.case_id,
             ct,
@@ -88,6 +98,7 @@ class _Job:
             self.spacing_mm,
             split=split,
             sources=digests,
+            annotated=annotated,
             allow_implausible=self.allow_implausible,
         )
 
@@ -136,4 +147,5 @@ def describe(record: CaseRecord) -> str:
         f"{organ} {record.stats[organ].volume_ml:.0f} ml {record.stats[organ].mean_hu:.0f} HU"
         for organ in record.usable_organs
     )
-    return f"{'x'.join(map(str, record.shape))} voxels, {record.phase}, {record.split}; {organs}"
+    tumors = "".join(f"; annotated: {CLASS_NAMES[number]}" for number in record.annotated)
+    return f"{'x'.join(map(str, record.shape))} voxels, {record.phase}, {record.split}; {organs}{tumors}"

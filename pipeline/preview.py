@@ -108,6 +108,7 @@ def make_preview(bank: Bank, wish: Wish) -> Preview:
     if wish.case_id is not None:
         bank.load(wish.case_id)  # names the cases there are
         bank = replace(bank, records=tuple(r for r in bank.records if r.case_id == wish.case_id))
+    bank = bank.healthy()
     config = _config(bank, wish)
     check_bank(bank, config)
     for specs in _drawn(bank, config, wish):

@@ -7,7 +7,7 @@ caller. Any number of threads may use one reader; reading and decoding run witho
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline.case import AIR_HU
 from pipeline.catalog import Dataset, Home
-from pipeline.delta import Tissue, add_healthy
+from pipeline.delta import Tissue, add_healthy, no_twin
 from pipeline.errors import InputError, PhantumorError
 from pipeline.grid import Index3, index3, overlap
 from pipeline.object_cache import ObjectCache
@@ -90,6 +90,22 @@ def column(dataset: Dataset, table: pa.Table, name: str) -> npt.NDArray[Any]:
     return array
 
 
+def check_twins(dataset: Dataset, rows: Located) -> None:
+    """InputError when some of these samples are of annotated cases, whose healthy twins nobody knows."""
+    firsts = np.array([home.first_shard for home in dataset.homes])
+    homes = np.searchsorted(firsts, rows.shard, side="right") - 1
+    for number, home in enumerate(dataset.homes):
+        named = rows.case_id.filter(pa.array(homes == number)).unique().to_pylist()
+        refuse_annotated(home.store.url, home.bank, named)
+
+
+def refuse_annotated(where: str, bank: Bank, case_ids: Iterable[str]) -> None:
+    """InputError when one of these cases is annotated, so that its samples have no healthy twins."""
+    found = {record.case_id for record in bank.records if record.annotated} & set(case_ids)
+    if found:
+        raise no_twin(where, found)
+
+
 class SampleReader:
     """Reads samples of a dataset by their place among `rows`.
 
@@ -130,7 +146,8 @@ class SampleReader:
     ) -> int:
         """Fill `image` (int16 HU) and `label` (uint8), C-contiguous, of the sample's shape; the sample's index.
 
-        `healthy`: to be filled with the same patch of the case without tumors, for which the bank is needed.
+        `healthy`: to be filled with the same patch of the case without tumors, for which the bank is needed; see
+        `check_twins`.
         BrokenSampleError when the sample is not the one that was made, InputError where the bank is gone,
         PhantumorError where the object store of shards or bank cannot be reached.
         """

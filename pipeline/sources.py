@@ -15,9 +15,11 @@ from typing import Any
 from pipeline.bank_format import CASE_ID
 from pipeline.errors import InputError
 from pipeline.organs import LabelMap, class_of_structure
+from pipeline.public_layouts import pairs_of
 
 ENDINGS = (".nii.gz", ".nii")
 DICOM_FOLDER, MASK_FOLDER = "dicom", "segmentations"
+IMAGE_NAMES = ("ct", "imaging")  # the second is how KiTS calls it
 LABEL_FILE_STARTS = ("organs", "label", "mask", "seg")
 DATALIST_SPLITS = {
     "training": "train",
@@ -119,6 +121,9 @@ def _image_and_mask(
 def _folder(folder: Path, labels: LabelMap | None) -> Found:
     if _images(folder):
         return _case_folder(folder, labels)
+    pairs = pairs_of(folder, {_stem(file): file for file in _niftis(folder)})
+    if pairs:
+        return Found(tuple(_image_and_mask(pair.case_id, pair.image, pair.label, labels) for pair in pairs))
     inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     strays = [p.name for p in inside if not _images(p)]
     if not inside or strays:
@@ -217,7 +222,8 @@ def _datalist_notes(path: Path, lists: Mapping[str, list[Any]]) -> Iterator[str]
 
 def _images(folder: Path) -> list[Path]:
     """What could be the CT of a case folder."""
-    files = [folder / f"ct{ending}" for ending in ENDINGS if (folder / f"ct{ending}").is_file()]
+    named = (folder / f"{name}{ending}" for name in IMAGE_NAMES for ending in ENDINGS)
+    files = [file for file in named if file.is_file()]
     return files + ([folder / DICOM_FOLDER] if (folder / DICOM_FOLDER).is_dir() else [])
 
 
@@ -237,8 +243,8 @@ def _class_of(mask: Path) -> int | None:
 
 
 def _file_case_id(image: Path) -> str:
-    """The file's stem; the folder's name for files called ct, as in case folders, and for DICOM folders."""
-    if _stem(image) == "ct" or image.name == DICOM_FOLDER:
+    """The file's stem; the folder's name for files called as in case folders, and for DICOM folders."""
+    if _stem(image) in IMAGE_NAMES or image.name == DICOM_FOLDER:
         return image.resolve().parent.name
     return _stem(image)
 

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from pipeline.catalog import Dataset
+from pipeline.config import SPLITS
 from pipeline.errors import InputError
 from pipeline.object_cache import ObjectCache
-from pipeline.reader import EndlessReader, SampleReader
+from pipeline.reader import EndlessReader, SampleReader, check_twins, refuse_annotated
 from pipeline.settings import differences
 from pipeline.store import Location
 from training.device_copy import DeviceCopy
@@ -45,7 +46,8 @@ class ShardStream:
 
     A batch is `{"image": int16 HU (B, 1, X, Y, Z), "label": uint8 (B, 1, X, Y, Z), "index": int64 (B,)}` on `device`
     (None: on the host). With `window=(low, high)` HU the image is (clip(HU) - low) / (high - low) * 2 - 1 in `dtype`.
-    With `healthy=True` there is also `"healthy"`, the same patch without tumors, like the image. Of a `Mixture`,
+    With `healthy=True` there is also `"healthy"`, the same patch without tumors, like the image (InputError where
+    samples are of annotated cases, whose tumors nobody can take away). Of a `Mixture`,
     `index` is that within its source, and `"source"` int64 (B,) the number of that source.
 
     `batch_size` is per rank. `epochs=None` never ends; otherwise each sample comes `epochs` times over all ranks (with
@@ -112,6 +114,9 @@ class ShardStream:
         self._length = self._checked_length(epochs)
         self._end = self._end_beyond(0)
         self._stop_before: int | None = None  # begin no batch from there on
+        if healthy:
+            for part in self._drawn.parts:
+                _check_twins(part)
         whole = shuffle == "shard"
         self._reader = BatchReader(
             [_reader_of(part, checksums, cache, whole) for part in self._drawn.parts],
@@ -271,6 +276,16 @@ class ShardStream:
         self._rank += worker * self._world_size
         self._world_size *= workers
         self._stop_before = stop
+
+
+def _check_twins(part: Part) -> None:
+    """InputError when a source has samples of annotated cases."""
+    if isinstance(part, EndlessPart):
+        splits = [split for split in SPLITS if part.config.split_share.of(split) > 0]
+        drawn = [record.case_id for record in part.bank.records if record.split in splits]
+        refuse_annotated(part.place, part.bank, drawn)
+    else:
+        check_twins(part.dataset, part.rows)
 
 
 def _reader_of(part: Part, checksums: bool, cache: ObjectCache | None, whole: bool) -> SourceReader:

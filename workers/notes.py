@@ -11,7 +11,7 @@ from pipeline.config import SPLITS, GenerateConfig
 
 def notes(bank: Bank, config: GenerateConfig) -> Iterator[str]:
     """One line each."""
-    for some in (_padding_notes, _split_notes, _missing_notes, _series_notes):
+    for some in (_padding_notes, _split_notes, _missing_notes, _series_notes, _annotated_notes):
         yield from some(bank, config)
 
 
@@ -29,6 +29,17 @@ def _padding_notes(bank: Bank, config: GenerateConfig) -> list[str]:
 def _series_notes(bank: Bank, config: GenerateConfig) -> list[str]:
     rest = config.samples % config.series.points
     return [f"note: the last series has {rest} of {config.series.points} time points"] if rest else []
+
+
+def _annotated_notes(bank: Bank, config: GenerateConfig) -> list[str]:
+    annotated = [record for record in bank.records if record.annotated]
+    if not annotated:
+        return []
+    named = ", ".join(r.case_id for r in annotated[:4]) + (", ..." if len(annotated) > 4 else "")
+    which = "all" if len(annotated) == len(bank.records) else f"{len(annotated)} of {len(bank.records)}"
+    return [
+        f"note: {which} cases are annotated ({named}): their samples show the patients' own tumors, nothing is put in"
+    ]
 
 
 def _missing_notes(bank: Bank, config: GenerateConfig) -> list[str]:

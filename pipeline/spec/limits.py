@@ -96,11 +96,22 @@ def check_bank(bank: Bank, config: GenerateConfig) -> None:
             f"{bank.path}: its cases are in the splits {', '.join(by_split)}, "
             "and split_share gives none of them a sample"
         )
-    for record in bank.records:
+    _check_times(bank, config)
+    for record in (r for r in bank.records if not r.annotated):
         for organ in config.organs:
             if organ in record.usable_organs:
                 elongated = f"along/{organ}" in record.arrays
                 _check_sizes(config, organ, record.stats[organ], elongated, bank.spacing_mm, record.case_id)
+
+
+def _check_times(bank: Bank, config: GenerateConfig) -> None:
+    annotated = [record.case_id for record in bank.records if record.annotated]
+    if annotated and config.series.points > 1:
+        raise InputError(
+            f"{bank.path}: series.points is {config.series.points}, but {len(annotated)} of its cases are annotated "
+            f"({', '.join(annotated[:4])}): a patient's own tumors are known at one time only; make the series from a "
+            "bank of healthy cases"
+        )
 
 
 def _check_sizes(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config import Split
 from pipeline.grid import Index3
@@ -113,3 +113,10 @@ class SampleSpec(Settings):
     distractors: tuple[TumorSpec, ...] = ()  # rendered like tumors, labelled as what they replace
     series_id: Annotated[int, Field(ge=0)] | None = None  # samples that show the same lesions at different times
     time_days: NotNegative | None = None
+    truth: Literal["annotated"] | None = None  # the tumors are the patient's own; nothing is put in
+
+    @model_validator(mode="after")
+    def _true_tumors_stay_alone(self) -> Self:
+        if self.truth and (self.tumors or self.distractors):
+            raise ValueError("truth: a sample of a patient's own tumors holds no synthetic ones")
+        return self

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.bank import Bank, CaseRecord
 from pipeline.case import Case
 from pipeline.config import GenerateConfig, Split, TumorSettings
 from pipeline.grid import Index3, index3
 from pipeline.presets import Ellipsoidal, OrganPreset, TumorKind, preset_of
+from pipeline.spec.annotated import at_lesion, off_lesions
 from pipeline.spec.distributions import choose, weighted
 from pipeline.spec.limits import cases_by_split, diameter_limits, fits, kind_weights, possible_kinds
+from pipeline.spec.patch import body_voxel, one_of, patch_origin
 from pipeline.spec.place import Site, draw_region, place, region_voxels
 from pipeline.spec.records import SampleSpec, TumorSpec
 from pipeline.spec.series import at_time
@@ -22,7 +24,6 @@ from pipeline.spec.tumor import Wanted, draw_tumor
 from pipeline.spec.upstream import draw_upstream
 from pipeline.steps import switched_off
 
-BODY_HU = -300  # voxels above it are body, not air or lung
 _REDRAWS = 8  # of a tumor that finds no place
 _WALL_REDRAWS = 2  # the same along a wall, where every try is costly
 _MOST_DISTRACTORS = 2
@@ -52,24 +53,45 @@ def _draw(rng: np.random.Generator, bank: Bank, config: GenerateConfig, index: i
     kind_of_sample = rng.random()
     in_body = kind_of_sample < config.body_share
     healthy = in_body or kind_of_sample < config.body_share + config.healthy_share
+    if case.annotated:
+        origin = _annotated_origin(rng, case, organ, config, in_body, healthy)
+        return _spec(index, config, split, case, origin, truth="annotated")
     look_alikes = not in_body and rng.random() < config.distractor_share
     drawer = _Drawer(rng, case, organ, config)
     tumors: list[TumorSpec] = []
     if in_body:
-        origin = _patch_origin(rng, case, _body_voxel(rng, case), drawer.patch)
+        origin = patch_origin(rng, case, body_voxel(rng, case), drawer.patch)
     else:
         origin, tumors = drawer.whole_organ(healthy) if drawer.preset.whole_organ else drawer.in_patch(healthy)
+    distractors = tuple(drawer.distractors(origin, tumors) if look_alikes else ())
+    return _spec(index, config, split, case, origin, tumors=tuple(tumors), distractors=distractors)
+
+
+def _spec(index: int, config: GenerateConfig, split: Split, case: Case, origin: Index3, **contents: Any) -> SampleSpec:
     return SampleSpec(
         index=index,
         seed=config.seed,
         split=split,
         case_id=case.case_id,
         origin_vox=origin,
-        patch_shape=drawer.patch,
+        patch_shape=config.patch_of(index3(case.ct.shape)),
         organs=config.organs,
-        tumors=tuple(tumors),
-        distractors=tuple(drawer.distractors(origin, tumors) if look_alikes else ()),
+        **contents,
     )
+
+
+def _annotated_origin(
+    rng: np.random.Generator, case: Case, organ: str, config: GenerateConfig, in_body: bool, healthy: bool
+) -> Index3:
+    """Where the patch of a case lies that has tumors of its own."""
+    patch = config.patch_of(index3(case.ct.shape))
+    if config.whole_cases:
+        return 0, 0, 0
+    if in_body:
+        return patch_origin(rng, case, body_voxel(rng, case), patch)
+    if healthy or organ not in case.lesions:
+        return off_lesions(rng, case, organ, patch, config.organs)
+    return at_lesion(rng, case, organ, patch)
 
 
 def _draw_case(rng: np.random.Generator, bank: Bank, config: GenerateConfig) -> tuple[Split, CaseRecord]:
@@ -77,25 +99,6 @@ def _draw_case(rng: np.random.Generator, bank: Bank, config: GenerateConfig) -> 
     splits = [split for split in by_split if config.split_share.of(split) > 0]
     split = splits[weighted(rng, [config.split_share.of(s) for s in splits])]
     return split, by_split[split][int(rng.integers(len(by_split[split])))]
-
-
-def _body_voxel(rng: np.random.Generator, case: Case) -> Index3:
-    """A voxel of the body anywhere in the case (the last one tried where a case is nearly all air)."""
-    tried = rng.integers(0, case.ct.shape, size=(256, 3))
-    inside = np.flatnonzero(case.ct[tried[:, 0], tried[:, 1], tried[:, 2]] > BODY_HU)
-    return index3(tried[inside[0] if inside.size else -1])
-
-
-def _patch_origin(rng: np.random.Generator, case: Case, anchor: Index3, patch: Index3) -> Index3:
-    """A patch with the anchor in its middle half, inside the case where it fits, centred on it where it does not."""
-    return index3(
-        min(max(a - p // 4 - int(rng.integers(p // 2)), 0), n - p) if n >= p else (n - p) // 2
-        for a, p, n in zip(anchor, patch, case.ct.shape, strict=True)
-    )
-
-
-def _one_of(rng: np.random.Generator, voxels: npt.NDArray[np.int32], case: Case) -> Index3:
-    return index3(np.unravel_index(int(voxels[int(rng.integers(len(voxels)))]), case.ct.shape))
 
 
 class _Drawer:
@@ -115,7 +118,7 @@ class _Drawer:
         first = self.preset.kinds[names[0]]
         region = draw_region(self.rng, self.case, self.organ, first, self.off)
         anywhere = self._site((0, 0, 0), index3(self.case.ct.shape), region)
-        origin = self._patch_at(_one_of(self.rng, region_voxels(anywhere), self.case))
+        origin = self._patch_at(one_of(self.rng, region_voxels(anywhere), self.case))
         tumors: list[TumorSpec] = []
         for number, name in enumerate([] if healthy else names):
             kind = self.preset.kinds[name]
@@ -132,7 +135,7 @@ class _Drawer:
         tumors: list[TumorSpec] = []
         for name in [] if healthy else self._names():
             self._add(tumors, name, lambda _: site, tumors)
-        anchor = _one_of(self.rng, self.case.voxels[self.organ], self.case)
+        anchor = one_of(self.rng, self.case.voxels[self.organ], self.case)
         if tumors and self.rng.random() < _AT_TUMOR_SHARE:
             anchor = index3(np.rint(tumors[int(self.rng.integers(len(tumors)))].center_vox))
         origin = self._patch_at(anchor)
@@ -190,7 +193,7 @@ class _Drawer:
         return tumor.model_copy(update={"upstream": None if "upstream" in self.off else upstream})
 
     def _patch_at(self, anchor: Index3) -> Index3:
-        return _patch_origin(self.rng, self.case, anchor, self.patch)
+        return patch_origin(self.rng, self.case, anchor, self.patch)
 
     def _site(self, low: Index3, high: Index3, region: str | None) -> Site:
         return Site(self.case, self.organ, self.preset, low, high, self.off, region)

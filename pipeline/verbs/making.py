@@ -41,17 +41,20 @@ def prepare(
     labels: str | None = None,
     spacing: float = 1.0,
     split: Literal["auto", "train", "val", "test"] = "auto",
+    annotated: bool = False,
     allow_tumors: bool = False,
     allow_implausible: bool = False,
 ) -> None:
     """Turn healthy CT with organ masks into a bank of cases. Run again with more sources to add cases.
 
-    Example: phantumor prepare healthy_ct/ --labels totalsegmentator --out bank
+    Examples: phantumor prepare healthy_ct/ --labels totalsegmentator --out bank
+    phantumor prepare Task03_Liver/ --labels lits --annotated --out real_bank
 
     Parameters
     ----------
     sources
-        Case folders, folders of case folders, or MONAI datalist JSON files.
+        Case folders, folders of case folders, MONAI datalist JSON files, or the folders of public datasets (MSD,
+        nnU-Net, KiTS, LiTS).
     out
         The bank: a new folder, or one to add cases to.
     image
@@ -59,11 +62,13 @@ def prepare(
     mask
         The mask of --image.
     labels
-        Label map of multi-organ masks: totalsegmentator, lits, phantumor, or name=value,...
+        Label map of multi-organ masks: totalsegmentator, lits, kits, msd-pancreas, phantumor, or name=value,...
     spacing
         Isotropic voxel size of the bank in mm.
     split
         Put all these cases into one split; auto spreads cases over train, val and test.
+    annotated
+        The masks show all of the patients' tumors: keep them, and never put synthetic ones into these cases.
     allow_tumors
         Take cases that hold tumor labels; their tumors stay labelled.
     allow_implausible
@@ -79,6 +84,7 @@ def prepare(
         labels=labels,
         spacing_mm=spacing,
         split=split,
+        annotated=annotated,
         allow_tumors=allow_tumors,
         allow_implausible=allow_implausible,
         progress=say,

@@ -15,7 +15,17 @@ from pydantic import ValidationError
 
 from pipeline.errors import PhantumorError
 from pipeline.settings import explain
-from pipeline.verbs import copies, datasets, learning, making  # noqa: F401  (registers the verbs)
+from pipeline.verbs import (  # noqa: F401  (registers the verbs)
+    copies,
+    datasets,
+    evaluation,
+    evidence,
+    experiments,
+    judging,
+    learning,
+    looking,
+    making,
+)
 from pipeline.verbs.app import app
 
 

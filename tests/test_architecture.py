@@ -12,7 +12,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("pipeline", "workers", "training")
 # They offer every verb, so they reach into all rooms: inside functions, so that a verb loads only what it needs.
-VERBS = tuple(f"pipeline/verbs/{name}.py" for name in ("app", "making", "datasets", "copies", "learning"))
+VERBS = tuple(
+    f"pipeline/verbs/{name}.py"
+    for name in (
+        "app",
+        "making",
+        "datasets",
+        "copies",
+        "learning",
+        "judging",
+        "evaluation",
+        "evidence",
+        "looking",
+        "experiments",
+    )
+)
 DOORS = ("pipeline/cli.py", "pipeline/demo.py", *VERBS)
 # Training on a cluster needs both: `training` must not know Ray, and `workers` is the only room that does. It starts
 # training processes as they are; nothing else in `workers` may reach into `training`.

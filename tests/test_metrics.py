@@ -1,4 +1,4 @@
-"""Overlap, surface and lesion figures: worked by hand, and against MONAI's subvoxel surface Dice."""
+"""Overlap and surface figures: by hand, against MONAI's subvoxel surface Dice, and against `surface-distance`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.metrics import compute_surface_dice
 from monai.metrics.utils import create_table_neighbour_code_to_surface_area
-from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
+from surface_distance import (
+    compute_robust_hausdorff,
+    compute_surface_dice_at_tolerance,
+    compute_surface_distances,
+)
 
+from tests.masks import blobs, cube, mask
 from training.metrics import (
     dice,
     equivalent_diameter_mm,
     hausdorff95,
-    lesion_table,
     spacing_xyz,
     surface_dice,
     surface_distances,
@@ -27,32 +31,10 @@ from training.metrics import (
 from training.surface_area import CORNERS, surface_area_table
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.8, 0.8, 2.5), (2.0, 1.0, 0.7)]
-SHAPE = (12, 10, 8)
-
-
-def mask(*boxes: tuple[slice, slice, slice], shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    """A uint8 mask that is 1 in the boxes."""
-    out = np.zeros(shape, np.uint8)
-    for box in boxes:
-        out[box] = 1
-    return out
-
-
-def cube(x: int, y: int, z: int, size: int) -> tuple[slice, slice, slice]:
-    """A box with equal sides from a corner voxel."""
-    return slice(x, x + size), slice(y, y + size), slice(z, z + size)
 
 
 EMPTY = mask()
 BLOCK = mask(cube(2, 2, 2, 4))
-
-
-def blobs(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A random smooth mask and a disturbed copy, both reaching the border of the array."""
-    rng = np.random.default_rng(np.random.SeedSequence((seed,)))
-    field = gaussian_filter(rng.normal(size=(17, 15, 13)), 1.6)
-    other = field + rng.uniform(0.1, 0.8) * gaussian_filter(rng.normal(size=field.shape), 1.4)
-    return field > np.quantile(field, 0.8), other > np.quantile(other, 0.85)
 
 
 def monai_nsd(truth: np.ndarray, prediction: np.ndarray, spacing: tuple[float, ...], tolerance: float) -> float:
@@ -101,7 +83,7 @@ def test_impossible_spacing_is_refused(spacing: float | tuple[float, float, floa
 
 @pytest.mark.parametrize("other", [mask(shape=(12, 10, 9)), np.zeros((12, 10), np.uint8)])
 def test_masks_of_different_shape_are_refused(other: np.ndarray) -> None:
-    for measure in (dice, lambda a, b: surface_dice(a, b, 1.0), lambda a, b: lesion_table(a, b, 1.0)):
+    for measure in (dice, lambda a, b: surface_dice(a, b, 1.0)):
         with pytest.raises(ValueError, match="shape"):
             measure(BLOCK, other)
 
@@ -137,6 +119,23 @@ def test_surface_dice_is_that_of_monai(seed: int, spacing: tuple[float, float, f
     ours = surface_dice(truth, prediction, spacing, tolerance)
     assert ours == pytest.approx(monai_nsd(truth, prediction, spacing, tolerance), abs=1e-4)
     assert 0 < ours < 1
+
+
+ANISOTROPIC = st.tuples(*[st.sampled_from([0.5, 0.7, 0.8, 1.0, 1.5, 2.5, 5.0])] * 3)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32), ANISOTROPIC, st.sampled_from([0.5, 1.0, 2.0, 3.0]))
+def test_surface_figures_are_those_of_both_oracles(
+    seed: int, spacing: tuple[float, float, float], tolerance: float
+) -> None:
+    truth, prediction = blobs(seed)
+    theirs = compute_surface_distances(truth, prediction, spacing)
+    ours = surface_dice(truth, prediction, spacing, tolerance)
+    # A hair above the tolerance: surface-distance leaves out some distances that equal it, by rounding.
+    assert ours == pytest.approx(compute_surface_dice_at_tolerance(theirs, tolerance + 1e-5), abs=1e-3)
+    assert ours == pytest.approx(monai_nsd(truth, prediction, spacing, tolerance + 1e-5), abs=1e-3)
+    assert hausdorff95(truth, prediction, spacing) == pytest.approx(compute_robust_hausdorff(theirs, 95), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -210,88 +209,3 @@ def test_figures_do_not_depend_on_place_or_axis_order(seed: int, margin: tuple[i
     assert surface_dice(*moved, turned) == pytest.approx(surface_dice(truth, prediction, spacing))
     assert hausdorff95(*moved, turned) == pytest.approx(hausdorff95(truth, prediction, spacing), abs=1e-4)
     assert dice(*moved) == dice(truth, prediction)
-
-
-# Lesions
-
-
-def test_no_lesions() -> None:
-    table = lesion_table(EMPTY, EMPTY, 1.0)
-    assert table.truth == ()
-    assert table.predicted == ()
-
-
-def test_lesion_facts_with_anisotropic_spacing() -> None:
-    truth = mask((slice(1, 3), slice(4, 5), slice(2, 5)))  # 2 x 1 x 3 voxels
-    (lesion,) = lesion_table(truth, truth, (1.0, 2.0, 0.5)).truth
-    assert (lesion.id, lesion.voxels, lesion.overlap_voxels, lesion.iou) == (1, 6, 6, 1.0)
-    assert lesion.volume_mm3 == pytest.approx(6.0)
-    assert lesion.diameter_mm == pytest.approx(equivalent_diameter_mm(6.0))
-    assert lesion.centroid_vox == (1.5, 4.0, 3.0)
-
-
-def test_one_voxel_of_overlap_detects() -> None:
-    table = lesion_table(BLOCK, mask(cube(5, 5, 5, 3)), 1.0)
-    (lesion,), (predicted,) = table.truth, table.predicted
-    assert lesion.detected
-    assert lesion.overlap_voxels == predicted.overlap_voxels == 1
-    assert lesion.iou == pytest.approx(1 / (64 + 27 - 1))
-    assert not predicted.false_positive
-
-
-def test_lesions_side_by_side_do_not_match() -> None:
-    """Faces that touch are no overlap."""
-    table = lesion_table(mask(cube(0, 0, 0, 2)), mask(cube(2, 0, 0, 2)), 1.0)
-    assert not table.truth[0].detected
-    assert table.truth[0].iou == 0
-    assert table.predicted[0].false_positive
-
-
-def test_a_prediction_that_merges_two_lesions_detects_both() -> None:
-    truth = mask(cube(0, 0, 0, 2), cube(4, 0, 0, 2))
-    table = lesion_table(truth, mask((slice(0, 6), slice(0, 2), slice(0, 2))), 1.0)
-    assert [(lesion.detected, lesion.iou) for lesion in table.truth] == [(True, 8 / 24), (True, 8 / 24)]
-    assert [(lesion.overlap_voxels, lesion.false_positive) for lesion in table.predicted] == [(16, False)]
-
-
-def test_a_lesion_split_by_the_prediction_counts_once() -> None:
-    truth = mask((slice(0, 6), slice(0, 2), slice(0, 2)))
-    table = lesion_table(truth, mask(cube(0, 0, 0, 2), cube(4, 0, 0, 2)), 1.0)
-    assert [(lesion.detected, lesion.iou) for lesion in table.truth] == [(True, 16 / 24)]
-    assert [lesion.false_positive for lesion in table.predicted] == [False, False]
-
-
-def test_found_missed_and_false_in_one_volume() -> None:
-    truth = mask(cube(0, 0, 0, 3), cube(0, 6, 0, 2))
-    table = lesion_table(truth, mask(cube(1, 0, 0, 3), cube(9, 7, 5, 2)), 1.0)
-    assert {lesion.voxels: lesion.detected for lesion in table.truth} == {27: True, 8: False}
-    assert {lesion.voxels: lesion.false_positive for lesion in table.predicted} == {27: False, 8: True}
-    assert sum(lesion.iou for lesion in table.truth) == pytest.approx(18 / 36)
-
-
-def test_lesions_at_the_border_and_filling_the_array() -> None:
-    corners = mask(cube(0, 0, 0, 1), cube(11, 9, 7, 1))
-    assert [lesion.centroid_vox for lesion in lesion_table(corners, EMPTY, 1.0).truth] == [(0, 0, 0), (11, 9, 7)]
-    whole = np.ones((3, 2, 1), np.uint8)
-    (lesion,) = lesion_table(whole, whole, 1.0).truth
-    assert (lesion.voxels, lesion.iou) == (6, 1.0)
-
-
-@pytest.mark.parametrize(("connectivity", "expected"), [(26, 1), (18, 2), (6, 3)])
-def test_connectivity(connectivity: int, expected: int) -> None:
-    """Voxels joined by an edge, then by a corner."""
-    truth = mask(cube(1, 1, 1, 1), cube(2, 2, 1, 1), cube(3, 3, 2, 1))
-    assert len(lesion_table(truth, EMPTY, 1.0, connectivity).truth) == expected
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32))
-def test_lesions_add_up_to_the_masks(seed: int) -> None:
-    truth, prediction = blobs(seed)
-    table = lesion_table(truth, prediction, 1.5)
-    shared = np.count_nonzero(truth & prediction)
-    for lesions, inside in ((table.truth, truth), (table.predicted, prediction)):
-        assert [lesion.id for lesion in lesions] == list(range(1, len(lesions) + 1))
-        assert sum(lesion.voxels for lesion in lesions) == np.count_nonzero(inside)
-        assert sum(lesion.overlap_voxels for lesion in lesions) == shared
-    assert all(0 <= lesion.iou <= 1 for lesion in table.truth)

@@ -1,58 +1,15 @@
-"""From label arrays to records, and from records to the figures of metrics.json."""
+"""From the label arrays of one sample to its records."""
 
 from __future__ import annotations
 
-import json
-import random
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from pipeline.errors import InputError
-from pipeline.organs import CLASS_IDS
-from training.intervals import cluster_mean, proportion, wilson
-from training.scoring import CaseResult, CaseScore, LesionRecord, score_case
-from training.summary import DIAMETER_STRATA_MM, aggregate
-
-CLASSES = {"background": 0, "liver": 1, "liver_tumor": 2}
-SHAPE = (12, 12, 8)
-
-
-def labels(*tumors: tuple[int, int], tumor: int = 2) -> np.ndarray:
-    """A liver of 10 x 10 x 6 voxels with cubic tumors, each given as (x, size) with a corner at (x, 2, 2)."""
-    out = np.zeros(SHAPE, np.uint8)
-    out[1:11, 1:11, 1:7] = 1
-    for x, size in tumors:
-        out[x : x + size, 2 : 2 + size, 2 : 2 + size] = tumor
-    return out
-
-
-def scored(truth: np.ndarray, prediction: np.ndarray, case_id: str = "a", **more: Any) -> CaseResult:
-    return score_case(case_id, truth, prediction, more.pop("spacing_mm", 1.0), more.pop("classes", CLASSES), **more)
-
-
-def by_class(result: CaseResult) -> dict[str, CaseScore]:
-    return {score.class_name: score for score in result.scores}
-
-
-def figures(*results: CaseResult, **more: Any) -> dict[str, Any]:
-    scores = [score for result in results for score in result.scores]
-    return aggregate(scores, [lesion for result in results for lesion in result.lesions], **more)
-
-
-HEALTHY = labels()
-FOUND = scored(labels((2, 2), (6, 3)), labels((2, 2)), "found", group="ct1")  # one of two tumors
-MISSED = scored(labels((2, 2)), HEALTHY, "missed", group="ct2")
-CLEAN = scored(HEALTHY, HEALTHY, "clean", group="ct3")
-ALARM = scored(HEALTHY, labels((2, 1), (6, 2)), "alarm", group="ct3")  # two false tumors, 9 voxels
-
-
-# One sample
+from tests.scored import CLASSES, CLEAN, FOUND, HEALTHY, MISSED, SHAPE, by_class, labels, scored
+from training.scoring import ScoreSettings, TumorFact
 
 
 def test_an_organ_holds_its_tumors() -> None:
@@ -68,6 +25,7 @@ def test_a_tumor_found_with_a_second_missed() -> None:
     assert score.dice == pytest.approx(2 * 8 / (8 + 27 + 8))
     assert (score.truth_lesions, score.found_lesions, score.predicted_lesions) == (2, 1, 1)
     assert (score.false_positive_lesions, score.false_positive_ml) == (0, 0)
+    assert score.false_negative_ml == pytest.approx(0.027)
     assert not score.healthy
     assert (score.group, score.organ, score.tumor) == ("ct1", "liver", True)
 
@@ -100,7 +58,8 @@ def test_lesion_records() -> None:
     predicted = [lesion for lesion in FOUND.lesions if lesion.source == "prediction"]
     assert {lesion.volume_mm3: lesion.matched for lesion in true} == {8.0: True, 27.0: False}
     assert {lesion.volume_mm3: lesion.iou for lesion in true} == {8.0: 1.0, 27.0: 0.0}
-    assert [(lesion.matched, lesion.iou) for lesion in predicted] == [(True, None)]
+    assert [(lesion.matched, lesion.iou, lesion.dice) for lesion in predicted] == [(True, 1.0, 1.0)]
+    assert {lesion.dice for lesion in true} == {1.0, None}
     assert (predicted[0].centroid_x_vox, predicted[0].centroid_y_vox, predicted[0].centroid_z_vox) == (2.5, 2.5, 2.5)
 
 
@@ -142,196 +101,124 @@ def test_bad_input_names_the_sample(
     assert str(raised.value).startswith("case_7: ")
 
 
-# All samples
+# Settings
 
 
-def test_counts_and_classes() -> None:
-    metrics = figures(FOUND, MISSED, CLEAN, ALARM)
-    assert metrics["counts"] == {
-        "samples": 4,
-        "source_cases": 3,
-        "healthy_samples": 2,
-        "tumor_samples": 2,
-        "tumors": 3,
-        "found_tumors": 1,
-        "predicted_tumors": 3,
-        "false_tumors": 2,
-    }
-    assert list(metrics["classes"]) == ["liver", "liver_tumor"]
-    assert metrics["format_version"] == 1
-    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+def test_the_tolerance_is_that_of_the_settings() -> None:
+    truth, shifted = labels((2, 3)), labels((4, 3))  # by 2 voxels
+    for tolerance, within in ((2.0, True), (1.9, False)):
+        found = by_class(scored(truth, shifted, settings=ScoreSettings(nsd_tolerance_mm=tolerance)))["liver_tumor"]
+        assert (found.nsd_2mm == 1.0) == within
 
 
-def test_tumor_figures_worked_by_hand() -> None:
-    tumor = figures(FOUND, MISSED, CLEAN, ALARM)["classes"]["liver_tumor"]
-    assert tumor["kind"] == "tumor"
-    assert tumor["presence"] == {"both": 1, "missed": 1, "only_predicted": 1, "correctly_empty": 1}
-    # The mean is over the two samples with tumor only, a missed one counts 0.
-    assert tumor["dice"]["n"] == tumor["nsd_2mm"]["n"] == 2
-    assert tumor["dice"]["mean"] == pytest.approx((16 / 43 + 0) / 2)
-    assert tumor["hd95_mm"]["n"] == 1
-    assert tumor["volume_error_ml"]["mean"] == pytest.approx((-27 - 8) / 2 / 1000)
-    assert share(tumor["lesions"]["sensitivity"]) == (1, 3)
-    assert share(tumor["lesions"]["precision"]) == (1, 3)
-    assert share(tumor["samples"]["sensitivity"]) == (1, 2)
-    assert share(tumor["samples"]["specificity"]) == (1, 2)
-    assert tumor["healthy"]["n"] == 2
-    assert share(tumor["healthy"]["without_false_tumor"]) == (1, 2)
-    assert tumor["healthy"]["false_lesions_per_sample"]["mean"] == 1
-    assert tumor["healthy"]["false_ml_per_sample"]["mean"] == pytest.approx(0.0045)
+def test_small_pieces_are_no_tumors() -> None:
+    result = scored(labels((2, 2), (6, 3)), labels((5, 1)), settings=ScoreSettings(min_lesion_mm3=9))
+    score = by_class(result)["liver_tumor"]
+    assert (score.truth_lesions, score.predicted_lesions, score.found_lesions) == (1, 0, 0)
+    assert (score.truth_voxels, score.predicted_voxels) == (35, 1)  # outlines are those of all voxels
 
 
-def share(record: dict[str, Any]) -> tuple[int, int]:
-    return record["count"], record["n"]
-
-
-def test_organ_figures_have_no_lesions() -> None:
-    organ = figures(FOUND, CLEAN)["classes"]["liver"]
-    assert organ["kind"] == "organ"
-    assert organ["dice"] == {
-        "mean": 1.0,
-        "low": None,
-        "high": None,
-        "n": 2,
-        "groups": 2,
-        "note": organ["dice"]["note"],
-    }
-    assert "lesions" not in organ
-
-
-def lesion(diameter_mm: float, matched: bool, iou: float = 0.5, source: str = "truth") -> LesionRecord:
-    return LesionRecord(
-        case_id="a", group="a", class_name="liver_tumor", organ="liver", source=source, lesion_id=1, volume_mm3=1.0,
-        diameter_mm=diameter_mm, centroid_x_vox=0, centroid_y_vox=0, centroid_z_vox=0, overlap_voxels=int(matched),
-        matched=matched, iou=iou if matched else 0.0,
-    )  # fmt: skip
+def test_connectivity_is_that_of_the_settings() -> None:
+    truth = labels((2, 2))
+    truth[4, 4, 4] = 2  # touches by a corner
+    for connectivity, expected in ((26, 1), (18, 2)):
+        result = scored(truth, truth, settings=ScoreSettings(connectivity=connectivity))
+        assert by_class(result)["liver_tumor"].truth_lesions == expected
 
 
 @pytest.mark.parametrize(
-    ("diameter_mm", "stratum"), [(0.1, 0), (4.99, 0), (5.0, 1), (9.9, 1), (10.0, 2), (19.9, 2), (20.0, 3), (300.0, 3)]
-)
-def test_size_strata(diameter_mm: float, stratum: int) -> None:
-    metrics = aggregate(FOUND.scores, [lesion(diameter_mm, True), lesion(diameter_mm, False)])
-    strata = metrics["all_tumors"]["lesions"]["by_diameter"]
-    assert [share(row) for row in strata] == [(1, 2) if k == stratum else (0, 0) for k in range(4)]
-    assert [(row["from_mm"], row["below_mm"]) for row in strata] == list(DIAMETER_STRATA_MM)
-    empty = strata[(stratum + 1) % 4]
-    assert empty["value"] is empty["low"] is empty["high"] is None
-
-
-def test_sensitivity_at_iou_counts_only_fair_overlap() -> None:
-    found = [lesion(8, True, 0.1), lesion(8, True, 0.09), lesion(8, False), lesion(8, True, source="prediction")]
-    lesions = aggregate(FOUND.scores, found)["classes"]["liver_tumor"]["lesions"]
-    assert share(lesions["sensitivity"]) == (2, 3)
-    assert share(lesions["sensitivity_iou_0.1"]) == (1, 3)
-    assert share(lesions["precision"]) == (1, 1)
-
-
-def test_tumors_of_all_classes_are_added_up_by_sample() -> None:
-    classes = CLASSES | {"kidney": 5, "kidney_tumor": 6}
-    prediction = labels((2, 1))
-    prediction[8:10, 8:10, 4:6] = 6
-    metrics = figures(scored(HEALTHY, prediction, "alarm", classes=classes), CLEAN)
-    pooled = metrics["all_tumors"]["healthy"]
-    assert pooled["n"] == 2
-    assert pooled["false_lesions_per_sample"]["mean"] == 1  # one of each class in one of two samples
-    assert share(pooled["without_false_tumor"]) == (1, 2)
-    assert share(metrics["all_tumors"]["samples"]["specificity"]) == (1, 2)
-
-
-def test_no_tumors_no_healthy_samples_nothing_at_all() -> None:
-    no_tumor = figures(CLEAN, ALARM)["all_tumors"]
-    assert no_tumor["dice"]["mean"] is no_tumor["lesions"]["sensitivity"]["value"] is None
-    assert no_tumor["dice"]["n"] == 0
-    no_healthy = figures(FOUND, MISSED)["all_tumors"]["healthy"]
-    assert no_healthy["n"] == 0
-    assert no_healthy["false_ml_per_sample"]["mean"] is None
-    nothing = aggregate([], [])
-    assert nothing["counts"]["samples"] == 0
-    assert nothing["classes"] == {}
-
-
-def test_the_order_of_records_does_not_matter() -> None:
-    results = [FOUND, MISSED, CLEAN, ALARM]
-    expected = figures(*results)
-    for turn in range(3):
-        random.Random(turn).shuffle(results)
-        assert figures(*results) == expected
-
-
-def test_a_sample_scored_twice_is_refused() -> None:
-    with pytest.raises(InputError, match="found: class liver was scored twice"):
-        figures(FOUND, FOUND)
-
-
-def test_classes_are_listed_by_id() -> None:
-    scores = [replace(CLEAN.scores[0], class_name=name, case_id=name) for name in ("kidney", "colon", "liver_tumor")]
-    assert list(aggregate(scores, [])["classes"]) == ["liver_tumor", "kidney", "colon"]
-    assert CLASS_IDS["liver_tumor"] < CLASS_IDS["kidney"] < CLASS_IDS["colon"]
-
-
-# Intervals
-
-
-@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_is_that_of_scipy(counts: tuple[int, int]) -> None:
-    count, n = counts
-    expected = binomtest(count, n).proportion_ci(method="wilson")
-    assert wilson(count, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert 0 <= wilson(count, n)[0] <= count / n <= wilson(count, n)[1] <= 1
-
-
-def test_no_proportion_of_nothing() -> None:
-    assert wilson(0, 0) is None
-    assert proportion(0, 0) == {"count": 0, "n": 0, "value": None, "low": None, "high": None}
-
-
-def test_mean_is_over_samples_not_over_groups() -> None:
-    record = cluster_mean([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"])
-    assert record["mean"] == 0.75
-    assert (record["n"], record["groups"]) == (4, 2)
-
-
-def test_samples_of_one_group_do_not_narrow_the_interval() -> None:
-    """Ten times the samples from the same 8 source cases carry no more information; from 80 cases they do."""
-    values = np.random.default_rng(np.random.SeedSequence((1,))).uniform(size=8)
-    few = cluster_mean(values.tolist(), [f"g{k}" for k in range(8)])
-    clustered = cluster_mean(np.repeat(values, 10).tolist(), [f"g{k // 10}" for k in range(80)])
-    independent = cluster_mean(np.repeat(values, 10).tolist(), [f"g{k}" for k in range(80)])
-    assert width(clustered) == pytest.approx(width(few))
-    assert width(independent) < width(few) / 2
-    assert few["low"] < few["mean"] < few["high"]
-
-
-def width(record: dict[str, Any]) -> float:
-    return record["high"] - record["low"]
-
-
-def test_bootstrap_agrees_with_theory() -> None:
-    """For independent values the interval is close to mean ± 1.96 standard errors."""
-    values = np.random.default_rng(np.random.SeedSequence((2,))).normal(size=400)
-    record = cluster_mean(values.tolist(), [str(k) for k in range(400)], resamples=4000)
-    half = 1.96 * values.std() / 20
-    assert (record["low"], record["high"]) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
-
-
-def test_bootstrap_is_repeatable_and_seeded() -> None:
-    values, groups = [0.1, 0.5, 0.4, 0.9, 0.2, 0.7], list("abcdef")
-    assert cluster_mean(values, groups) == cluster_mean(values, groups)
-    assert cluster_mean(values, groups, seed=1) != cluster_mean(values, groups)
-
-
-@pytest.mark.parametrize(
-    ("values", "groups", "note"),
+    ("wrong", "said"),
     [
-        ([0.1, 0.9], ["a", "a"], "one source case: no interval"),
-        ([0.1, 0.9], ["a", "b"], "fewer than 5 source cases"),
-        ([0.0] * 6, list("abcdef"), "all values are equal"),
-        ([], [], "no sample"),
+        ({"nsd_tolerance_mm": 0.0}, "nsd_tolerance_mm"),
+        ({"nsd_tolerance_mm": float("nan")}, "nsd_tolerance_mm"),
+        ({"diameter_cuts_mm": (10, 5)}, "diameter_cuts_mm must be positive numbers that rise"),
+        ({"diameter_cuts_mm": (5, 5)}, "diameter_cuts_mm"),
+        ({"diameter_cuts_mm": ()}, "diameter_cuts_mm"),
+        ({"froc_false_per_scan": (0, 1)}, "froc_false_per_scan"),
+        ({"connectivity": 8}, "6, 18 or 26, got 8"),
+        ({"min_lesion_mm3": -1}, "min_lesion_mm3"),
+        ({"min_lesion_mm3": float("inf")}, "min_lesion_mm3"),
+        ({"seed": -1}, "seed"),
+        ({"resamples": 0}, "resamples"),
     ],
 )
-def test_an_interval_that_must_not_be_trusted_says_so(values: list[float], groups: list[str], note: str) -> None:
-    record = cluster_mean(values, groups)
-    assert note in record["note"]
-    assert (record["low"] is None) == (len(set(groups)) < 5)
-    assert "note" not in cluster_mean([0.1, 0.2, 0.3, 0.4, 0.5], list("abcde"))
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        ScoreSettings(**wrong)
+
+
+# Facts
+
+
+def fact(instance: int, *center: float, class_id: int = 2) -> TumorFact:
+    return TumorFact(instance, class_id, (center[0], center[1], center[2]), f"kind {instance}", -30.0, "fine")
+
+
+# The boxes of the two tumors are 2 to 3 along X, and 6 to 8; 2 to 3 and 2 to 4 along Y and Z.
+@pytest.mark.parametrize(
+    ("facts", "spacing", "expected"),
+    [
+        ([fact(1, 2.5, 2.5, 2.5), fact(2, 7, 3, 3)], 1.0, [1, 2]),
+        ([fact(1, 7, 3, 3), fact(2, 2.5, 2.5, 2.5)], 1.0, [2, 1]),
+        ([fact(1, 6, 2, 2), fact(2, 8, 3, 3)], 1.0, [1, 2]),  # both inside the second box: nearer to its centroid
+        ([fact(1, 3, 6, 3), fact(2, 8, 3, 6)], (1.0, 5.0, 1.0), [2, 2]),  # 15 mm off along Y, 5 + 3 mm otherwise
+        ([fact(1, 2.5, 2.5, 2.5, class_id=6)], 1.0, [None, None]),
+        ([], 1.0, [None, None]),
+    ],
+)
+def test_a_true_tumor_takes_the_nearest_facts(
+    facts: list[TumorFact], spacing: float | tuple[float, float, float], expected: list[int | None]
+) -> None:
+    result = scored(labels((2, 2), (6, 3)), labels((2, 2)), facts=facts, spacing_mm=spacing)
+    true = [lesion for lesion in result.lesions if lesion.source == "truth"]
+    assert [lesion.instance for lesion in true] == expected
+    assert [lesion.kind for lesion in true] == [None if k is None else f"kind {k}" for k in expected]
+    (predicted,) = (lesion for lesion in result.lesions if lesion.source == "prediction")
+    assert predicted.instance is predicted.kind is predicted.contrast_hu is predicted.texture is None
+
+
+# Probabilities
+
+
+def test_probabilities_give_scores_and_candidates() -> None:
+    seen = np.zeros(SHAPE, np.float16)
+    seen[2:4, 2:4, 2:4] = 0.75
+    seen[6, 2, 2] = 0.25  # hits the second tumor, but is not predicted
+    seen[10, 9, 2] = 0.5
+    prediction = labels((2, 2))
+    prediction[10, 9, 2] = 2
+    result = scored(labels((2, 2), (6, 3)), prediction, probabilities={2: seen})
+    assert [(lesion.source, lesion.score) for lesion in result.lesions] == [
+        ("truth", None),
+        ("truth", None),
+        ("prediction", 0.75),
+        ("prediction", 0.5),
+    ]
+    (scan,) = result.candidates
+    assert (scan.case_id, scan.class_name, scan.truth_lesions) == ("a", "liver_tumor", 2)
+    assert {(candidate.score, candidate.lesions) for candidate in scan.candidates} == {
+        (0.75, (1,)),
+        (0.25, (2,)),
+        (0.5, ()),
+    }
+
+
+def test_a_scan_without_any_candidate_is_kept() -> None:
+    result = scored(HEALTHY, HEALTHY, probabilities={2: np.zeros(SHAPE, np.float32)})
+    assert [scan.candidates for scan in result.candidates] == [()]
+    assert CLEAN.candidates == ()
+
+
+@pytest.mark.parametrize(
+    ("probability", "said"),
+    [
+        (np.zeros(SHAPE[1:], np.float32), "must be floating point"),
+        (np.zeros(SHAPE, np.uint8), "must be floating point"),
+        (np.full(SHAPE, 1.1, np.float32), "0 to 1"),
+        (np.full(SHAPE, -0.1, np.float32), "0 to 1"),
+        (np.full(SHAPE, np.nan, np.float16), "0 to 1"),
+    ],
+)
+def test_what_is_no_probability_is_refused(probability: np.ndarray, said: str) -> None:
+    with pytest.raises(InputError, match=f"case_7: probabilities of class 2.*{said}"):
+        scored(HEALTHY, HEALTHY, "case_7", probabilities={2: probability})

@@ -29,11 +29,16 @@ from training.augment import to_window
 from training.checkpoint import load_for_inference
 from training.network import ClassTable, Shape3, resolve_device
 from training.prediction.regrid import labels_onto
-from training.prediction.sliding import count_windows, probability_slabs
+from training.prediction.sliding import Slab, count_windows, probability_slabs
 
 OVERLAP = 0.5  # of neighbouring windows, as in nnU-Net
 GPU_WINDOWS = 4  # at once: a single one does not fill a GPU
 _FLIPS = tuple(axes for n in range(4) for axes in itertools.combinations((2, 3, 4), n))
+Watch = Callable[[Slab], None]  # sees the probabilities of each finished slab, see training.prediction.probabilities
+
+
+def _unseen(slab: Slab) -> None:
+    """Nobody wants the probabilities."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,17 @@ def _check_alike(first: Path, a: Segmenter, second: Path, b: Segmenter) -> None:
         )
 
 
-def predict_batch(segmenter: Segmenter, image: Tensor, advance: Callable[[int], None] = lambda windows: None) -> Tensor:
+def predict_batch(
+    segmenter: Segmenter,
+    image: Tensor,
+    advance: Callable[[int], None] = lambda windows: None,
+    watch: Watch = _unseen,
+) -> Tensor:
     """Class ids (B, 1, X, Y, Z) uint8 of HU images (B, 1, X, Y, Z) of any size, on the image's device.
 
     Overlapping windows of the training's patch shape, their probabilities averaged with Gaussian weights (Isensee et
     al. 2021, nnU-Net). Images smaller than a window are padded with air. Memory: the image, its class ids, and
-    probabilities as deep as a window along the longest axis. `advance` hears of finished windows.
+    probabilities as deep as a window along the longest axis. `advance` hears of finished windows, `watch` sees slabs.
     """
     labels = torch.empty(image.shape, dtype=torch.uint8, device=image.device)
     at_once = 1 if segmenter.device.type == "cpu" else max(1, GPU_WINDOWS // image.shape[0])
@@ -133,19 +143,20 @@ def predict_batch(segmenter: Segmenter, image: Tensor, advance: Callable[[int], 
         ):
             ids = segmenter.classes.to_ids(slab.probabilities.argmax(1, keepdim=True))
             labels.narrow(slab.axis + 2, slab.start, slab.stop - slab.start).copy_(ids)
+            watch(slab)
     return labels
 
 
-def predict_volume(segmenter: Segmenter, ct: Int16Array, name: str | None = None) -> UInt8Array:
+def predict_volume(segmenter: Segmenter, ct: Int16Array, name: str | None = None, watch: Watch = _unseen) -> UInt8Array:
     """Class ids (X, Y, Z) of a CT in HU, RAS+ order, at the network's spacing. With a `name`, progress is shown."""
     image = torch.from_numpy(np.ascontiguousarray(ct))[None, None]
     if name is None:
-        labels = predict_batch(segmenter, image)
+        labels = predict_batch(segmenter, image, watch=watch)
     else:
         total = count_windows(index3(ct.shape), segmenter.patch_shape, segmenter.overlap)
         progress = Progress(total, f"windows of {name}")
         try:
-            labels = predict_batch(segmenter, image, progress.advance)
+            labels = predict_batch(segmenter, image, progress.advance, watch)
         finally:
             progress.end()
     ids: UInt8Array = labels[0, 0].numpy()
@@ -153,11 +164,19 @@ def predict_volume(segmenter: Segmenter, ct: Int16Array, name: str | None = None
 
 
 def predict_grid(
-    segmenter: Segmenter, ct: Volume, shape: Shape3, affine: FloatArray, name: str | None = None
+    segmenter: Segmenter,
+    ct: Volume,
+    shape: Shape3,
+    affine: FloatArray,
+    name: str | None = None,
+    watch: Watch = _unseen,
 ) -> UInt8Array:
-    """Class ids of a CT at its own spacing, on a grid of `shape` and `affine` whose axes are parallel to the CT's."""
+    """Class ids of a CT at its own spacing, on a grid of `shape` and `affine` whose axes are parallel to the CT's.
+
+    `watch` sees slabs on the network's grid.
+    """
     at_spacing, grid = resample_ct(ct.data, ct.affine, segmenter.spacing_mm)
-    labels = predict_volume(segmenter, at_spacing, name)
+    labels = predict_volume(segmenter, at_spacing, name, watch)
     del at_spacing
     return labels_onto(labels, grid, shape, affine)
 
@@ -188,13 +207,14 @@ def samples_to_predict(segmenter: Segmenter, data: Dataset, split: str) -> list[
 
 
 def predict_samples(
-    segmenter: Segmenter, dataset: Dataset, indices: Sequence[int], batch_size: int
+    segmenter: Segmenter, dataset: Dataset, indices: Sequence[int], batch_size: int, watch: Watch = _unseen
 ) -> Iterator[Prediction]:
-    """Stored samples with their predictions, read and predicted `batch_size` at a time."""
+    """Stored samples with their predictions, read and predicted `batch_size` at a time; `watch` sees each batch."""
     for start in range(0, len(indices), batch_size):
         some = indices[start : start + batch_size]
         samples = [dataset.sample(index) for index in some]
         images: npt.NDArray[Any] = np.stack([sample.image for sample in samples])[:, None]
-        predicted = predict_batch(segmenter, torch.from_numpy(images).to(segmenter.device)).cpu().numpy()
+        on_device = torch.from_numpy(images).to(segmenter.device)
+        predicted = predict_batch(segmenter, on_device, watch=watch).cpu().numpy()
         for index, sample, prediction in zip(some, samples, predicted, strict=True):
             yield Prediction(index, sample.label, prediction[0])

@@ -1,10 +1,10 @@
-"""Verbs of training and evaluation: train, predict, evaluate, realism."""
+"""Verbs of training and of using what it made: train, predict, realism."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -145,63 +145,6 @@ def predict(
         print_json([one.to_json() for one in done])
     else:
         print("\n".join(str(one.out) for one in done))
-
-
-@app.command
-def evaluate(
-    *,
-    out: Local,
-    run: Local | None = None,
-    data: str | None = None,
-    truth: Local | None = None,
-    predictions: Local | None = None,
-    split: Literal["train", "val", "test", "all"] = "test",
-    labels: str | None = None,
-    healthy: bool = False,
-    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
-    json: bool = False,
-) -> None:
-    """Score a network against the truth: Dice, surface Dice, tumors found by size, false positives; with a report.
-
-    Examples: phantumor evaluate --run run --data data --out report
-    phantumor evaluate --truth labels/ --predictions predictions/ --out report
-
-    Parameters
-    ----------
-    out
-        Folder for report.html, metrics.json, cases.parquet and lesions.parquet.
-    run
-        Made by `phantumor train`.
-    data
-        With --run: a dataset, or a folder of real cases with masks.
-    truth
-        Folder of true label maps (NIfTI).
-    predictions
-        Folder of predicted label maps with the same names.
-    split
-        Which samples of a dataset.
-    labels
-        Label map of true masks (lits, totalsegmentator, name=value,...); default: our class ids.
-    healthy
-        The real cases have no tumors: every predicted one is false.
-    limit
-        Score at most this many samples or cases.
-    json
-        Print the metrics as JSON.
-    """
-    ours("training")
-    from training.evaluate import describe, evaluate_folders, evaluate_run
-
-    if truth is not None and predictions is not None and run is None and data is None:
-        result = evaluate_folders(truth, predictions, out, labels=labels, limit=limit, log=say)
-    elif run is not None and data is not None and truth is None and predictions is None:
-        result = evaluate_run(run, data, out, split=split, labels=labels, healthy=healthy, limit=limit, log=say)
-    else:
-        raise InputError("evaluate takes either --run and --data, or --truth and --predictions")
-    if json:
-        print_json(result)
-    else:
-        print("\n".join(describe(result, out)))
 
 
 @app.command

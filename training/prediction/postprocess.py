@@ -119,6 +119,17 @@ def _remove_far(labels: UInt8Array, spacing_mm: Spacing, tumor: int, limit_mm: f
     return int(stray.sum())
 
 
+def far_from_organ(labels: UInt8Array, spacing_mm: Spacing, tumor: int, limit_mm: float) -> Mask:
+    """All voxels (X, Y, Z) that `limit_mm` leaves no tumor in; everywhere where no organ was predicted."""
+    far = np.ones(labels.shape, np.bool_)
+    organ = main_component(labels, tumor)
+    if organ.any():
+        near = _grown(slices3(*bounding_box(organ)), limit_mm, spacing_mm)
+        distance = edt.edt(~organ[near], anisotropy=spacing_mm, black_border=False, parallel=1)
+        far[near] = distance > limit_mm + _SLACK_MM
+    return far
+
+
 def main_component(labels: UInt8Array, tumor: int) -> Mask:
     """The largest component of a tumor's organ with its tumors; of a paired organ both, see `PIECES`."""
     organ = labels == tumor - 1

@@ -1,4 +1,4 @@
-"""Class ids from the network's grid onto a CT's own, one slab of the result at a time. Pure functions on arrays."""
+"""Class ids and probabilities from the network's grid onto a CT's own, slab by slab. Pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from pipeline.case import FloatArray, UInt8Array
+from pipeline.case import Float16Array, FloatArray, UInt8Array
 from pipeline.grid import Index3, Slices3, shifted_affine, slices3
-from pipeline.resample import FWHM, SMOOTH_ABOVE, resample_labels_to
+from pipeline.resample import FWHM, SMOOTH_ABOVE, axis_weights, resample_labels_to
 from training.network import Shape3
 
 SLAB_VOXELS = 2**24  # of the result at a time: interpolation needs a float32 for each of them
@@ -26,6 +26,27 @@ def labels_onto(labels: UInt8Array, affine: FloatArray, shape: Shape3, target_af
         if all(part.stop > part.start for part in box):
             source = labels[box]
             out[low : low + depth] = resample_labels_to(source, shifted_affine(affine, origin), slab, slab_affine)
+    return out
+
+
+def values_onto(values: Float16Array, affine: FloatArray, shape: Shape3, target_affine: FloatArray) -> Float16Array:
+    """Values (X, Y, Z) on a grid of `shape` whose axes run along theirs: linear, smoothed where the grid is coarser.
+
+    Half precision in and out, single precision for one plane at a time. Outside the source everything is 0.
+    """
+    index_map = np.linalg.inv(affine) @ target_affine
+    if not np.allclose(index_map[:3, :3], np.diag(np.diagonal(index_map[:3, :3])), atol=1e-6):
+        raise ValueError(f"the two grids turn against each other:\n{index_map}")
+    wx, wy, wz = (
+        axis_weights(n, m, float(index_map[a, a]), float(index_map[a, 3]))
+        for a, (n, m) in enumerate(zip(values.shape, shape, strict=True))
+    )
+    out = np.zeros(shape, np.float16)
+    for i, (start, stop) in enumerate(itertools.pairwise(wx.indptr)):
+        plane = np.zeros(values.shape[1:], np.float32)
+        for k, weight in zip(wx.indices[start:stop], wx.data[start:stop], strict=True):
+            plane += weight * values[k]
+        out[i] = (wz @ (wy @ plane).T).T
     return out
 
 

@@ -9,7 +9,7 @@ from training.realism.classifier import BY_LESION
 from training.realism.sections import classifier, contrast, left_out, shapes, texture
 from training.report.cells import counted, number, table
 from training.report.markup import Markup, html_document, join, png_figure, tag
-from training.report.page import NOTICE
+from training.report.opening import NOTICE
 from training.report.sections import definitions, section
 from training.report.style import CSS
 

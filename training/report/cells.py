@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from training.report.markup import Markup, join, tag
@@ -19,6 +20,19 @@ def number(value: float | None, digits: int) -> str:
     text = f"{value:.{digits}f}"
     # A small negative value must not read as minus zero.
     return text.lstrip("-") if float(text) == 0 else text.replace("-", _MINUS)
+
+
+def signed(value: float | None, digits: int) -> str:
+    """A rounded difference: its sign always stands, but before zero."""
+    text = number(value, digits)
+    return text if value is None or value < 0 or float(text) == 0 else f"+{text}"
+
+
+def p_value(p: float | None) -> str:
+    """`0.012`, `< 0.001`, or a dash."""
+    if p is None:
+        return _NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def percent(share: float | None) -> str:
@@ -42,18 +56,35 @@ def mean_interval(mean: Record, digits: int) -> str:
     return "" if mean["low"] is None else f"{number(mean['low'], digits)} to {number(mean['high'], digits)}"
 
 
-def share_cell(share: Record) -> Markup:
+@dataclass(frozen=True)
+class Cell:
+    """A figure of a table, and what belongs below it: the interval."""
+
+    value: str
+    detail: str = ""
+
+    def html(self) -> Markup:
+        """Two lines, the second one small."""
+        return join([self.value, tag("br"), tag("small", self.detail)]) if self.detail else join([self.value])
+
+    def line(self) -> str:
+        """One line of text."""
+        between = " " if self.detail.startswith("(") else ", "
+        return between.join([self.value, self.detail]) if self.detail else self.value
+
+
+def share_cell(share: Record) -> Cell:
     """`41 of 47`, percent and interval of a proportion."""
     if not share["n"]:
-        return join([_NONE])
-    return _two_lines(f"{share['count']} of {share['n']}", f"{percent(share['value'])} ({share_interval(share)})")
+        return Cell(_NONE)
+    return Cell(f"{share['count']} of {share['n']}", f"{percent(share['value'])} ({share_interval(share)})")
 
 
-def mean_cell(mean: Record, digits: int) -> Markup:
+def mean_cell(mean: Record, digits: int) -> Cell:
     """A mean and below it the interval; a star where it has a note."""
     star = "*" if mean["n"] and "note" in mean else ""
     interval = mean_interval(mean, digits)
-    return _two_lines(number(mean["mean"], digits) + star, f"({interval})" if interval else "")
+    return Cell(number(mean["mean"], digits) + star, f"({interval})" if interval else "")
 
 
 def interval_legend(means: Iterable[Record]) -> str:
@@ -62,15 +93,15 @@ def interval_legend(means: Iterable[Record]) -> str:
     return " ".join(["In brackets the 95 % interval.", *(f"* {note}." for note in notes)])
 
 
-def _two_lines(first: str, second: str) -> Markup:
-    return join([first, tag("br"), tag("small", second)]) if second else join([first])
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], class_: str = "scroll") -> Markup:
+def table(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], class_: str = "scroll") -> Markup:
     """A table that scrolls by itself on a narrow screen. Cells are text unless they are markup."""
     head = tag("thead", tag("tr", *(tag("th", name) for name in header)))
-    body = tag("tbody", *(tag("tr", *(tag("td", cell) for cell in row)) for row in rows))
+    body = tag("tbody", *(tag("tr", *(tag("td", _html(cell)) for cell in row)) for row in rows))
     return tag("div", tag("table", head, body), class_=class_)
+
+
+def _html(cell: str | Cell) -> str:
+    return cell.html() if isinstance(cell, Cell) else cell
 
 
 def class_title(name: str) -> str:

@@ -1,0 +1,125 @@
+"""What a reader may see and answer next. Knows the truth of practice trials only, and no way back.
+
+In: a study, its practice truth and its answer book. Out: JSON-ready records for the page, and paths of cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import InputError
+from pipeline.study.answers import Answer, AnswerBook, Reader
+from pipeline.study.design import ANSWERS, CASES, PRACTICE, Presentation, Study, order, read_record, read_study
+
+AHEAD = 1  # screens that the page may load before they are reached
+
+
+class Practice(BaseModel):
+    """`practice.json`: the right answer of each practice trial."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    trials: Mapping[str, str]
+
+
+class Given(BaseModel):
+    """An answer as the page sends it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    reader: str
+    number: int = Field(ge=0)
+    answer: Literal["real", "synthetic", "unsure", "left", "right"]
+    confidence: int | None = Field(default=None, ge=1, le=5)
+    time_ms: float = Field(ge=0, lt=1e9)
+    loading_ms: float = Field(ge=0, lt=1e9)
+    slices_seen: int = Field(ge=0, lt=100_000)
+
+
+class Reading:
+    """A study in progress, for any number of readers at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.study: Study = read_study(folder)
+        self._practice = read_record(folder / PRACTICE, Practice, "copy the whole study folder").trials
+        self.book = AnswerBook(folder / ANSWERS)
+        self._order = lru_cache(maxsize=64)(self._ordered)
+
+    def begin(self, reader: Reader) -> dict[str, Any]:
+        """Enter a reader, or let the one of this name go on; the state."""
+        return self.state(self.book.begin(reader).id)
+
+    def state(self, reader: str) -> dict[str, Any]:
+        """Where a reader is: screens done and left, and what the next one shows."""
+        shown, given = self._where(reader)
+        done = len(given)
+        practice = len(self.study.practice)
+        return {
+            "reader": reader,
+            "mode": self.study.mode,
+            "organ": self.study.organ,
+            "range_hu": list(self.study.range_hu),
+            "done": done,
+            "of": len(shown),
+            "practice": practice,
+            "next": self._screen(shown[done]) if done < len(shown) else None,
+        }
+
+    def answer(self, given: Given) -> tuple[bool, dict[str, Any]]:
+        """Keep an answer; whether it was the next one, and the state with what was right where it was practice."""
+        shown, _ = self._where(given.reader)
+        if given.number >= len(shown):
+            return False, self.state(given.reader)
+        screen = shown[given.number]
+        self._check_kind(given)
+        kept = self.book.add(
+            given.reader,
+            Answer(
+                number=given.number,
+                trial=screen.trial,
+                cases=screen.cases,
+                practice=screen.practice,
+                repeat=screen.repeat,
+                answer=given.answer,
+                confidence=given.confidence,
+                time_ms=given.time_ms,
+                loading_ms=given.loading_ms,
+                slices_seen=given.slices_seen,
+            ),
+        )
+        state = self.state(given.reader)
+        if kept and screen.practice:
+            state["right"] = self._practice[screen.trial]
+        return kept, state
+
+    def case_file(self, reader: str, number: int, side: int) -> Path | None:
+        """The file of a case that the reader's present or next screen shows; None for every other one."""
+        shown, given = self._where(reader)
+        if not len(given) <= number <= min(len(given) + AHEAD, len(shown) - 1):
+            return None
+        cases = shown[number].cases
+        return self._folder / CASES / f"{cases[side]}.nii" if 0 <= side < len(cases) else None
+
+    def _screen(self, shown: Presentation) -> dict[str, Any]:
+        """No trial and no case number: a repeated screen must look like any other."""
+        places = [list(self.study.places_vox[case]) for case in shown.cases]
+        return {"number": shown.number, "practice": shown.practice, "places": places}
+
+    def _where(self, reader: str) -> tuple[tuple[Presentation, ...], list[Answer]]:
+        if reader not in self.book.readers():
+            raise InputError("nobody of this name has begun; start with your name")
+        return self._order(reader), self.book.read(reader)[1]
+
+    def _ordered(self, reader: str) -> tuple[Presentation, ...]:
+        return order(self.study, reader)
+
+    def _check_kind(self, given: Given) -> None:
+        allowed = ("left", "right") if self.study.mode == "2afc" else ("real", "synthetic", "unsure")
+        if given.answer not in allowed:
+            raise InputError(f"the answer is one of {', '.join(allowed)} in this study, not {given.answer!r}")
+        if (given.confidence is None) != (given.answer == "unsure"):
+            raise InputError("an answer has a confidence of 1 to 5, `unsure` has none")

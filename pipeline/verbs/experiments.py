@@ -1,0 +1,149 @@
+"""Verbs of experiments: experiment label-free, experiment report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from pipeline.errors import InputError
+from pipeline.experiments.settings import LabelFree
+from pipeline.settings import resolve
+from pipeline.train_config import TrainConfig
+from pipeline.verbs.app import ALONE, Flatten, Local, Workforce, app, ours, print_json, say
+
+if TYPE_CHECKING:
+    from pipeline.experiments.label_free import Experiment
+
+experiment = App(name="experiment", help="Whole experiments with one command and one report: label-free, report.")
+app.command(experiment)
+
+
+def _some(_: Any, given: Any) -> None:
+    if not given:
+        raise ValueError("name one folder or more")
+
+
+Folders = Annotated[tuple[Local, ...], Parameter(validator=_some)]
+
+
+@experiment.command
+def label_free(
+    *,
+    healthy: Folders,
+    real: Folders,
+    out: Local,
+    annotated: tuple[Local, ...] = (),
+    config: Local | None = None,
+    generate_config: Local | None = None,
+    who: Annotated[Workforce, Flatten] = ALONE,
+    dry_run: bool = False,
+    json: bool = False,
+    settings: Annotated[LabelFree | None, Flatten] = None,
+) -> None:
+    """Train on synthetic tumors in healthy CTs, judge by real tumors: arms, curves, one report. Goes on after any end.
+
+    Examples: phantumor experiment label-free --healthy healthy/ --real lits/ --real-labels lits --steps 20000 --out exp
+    phantumor experiment label-free --healthy healthy/ --annotated lits_train/ --real lits_test/ --real-labels lits
+    --diversity 100 1000 10000 --annotation 1 4 16 --seeds 0 1 2 --minutes 60 --out exp --dry-run
+
+    Parameters
+    ----------
+    healthy
+        Healthy cases with organ masks, which get the synthetic tumors: case folders, folders of them, or datalists.
+    real
+        Cases with real tumors and their masks. They are evaluated on, and in no training.
+    out
+        Folder for bank, datasets, runs, evaluations and the report; the same command again goes on there.
+    annotated
+        Other cases with real tumors and their masks, to train on: for the arms real and mixed, and --annotation.
+    config
+        YAML file with the settings of every training, see `train`.
+    generate_config
+        YAML file with the settings of every dataset, see `generate`.
+    dry_run
+        Only show the arms, the commands, how much they make and how long it takes.
+    json
+        Print the plan (--dry-run) or the results as JSON; progress goes to standard error.
+    """
+    ours("training", "workers")
+    from pipeline.experiments.label_free import Experiment, Sources, describe, generate_settings
+
+    given = settings.model_dump(exclude_unset=True) if settings is not None else {}
+    planned = Experiment(
+        Sources(healthy, real, annotated),
+        out,
+        resolve(LabelFree, None, given),
+        generate_settings(generate_config),
+        resolve(TrainConfig, config, {}),
+    )
+    log = say if json else partial(print, flush=True)
+    for line in ("Arms:", *describe(planned.arms)):
+        log(line)
+    if dry_run:
+        _show_plan(planned, json)
+    else:
+        _run(planned, log, who, json)
+
+
+def _show_plan(planned: Experiment, as_json: bool) -> None:
+    from training.experiment.pace import step_seconds
+
+    wanted = planned.wanted
+    cost = planned.cost(lambda: step_seconds(planned.train, wanted.organ, wanted.patch_shape))
+    steps = planned.steps(wanted.steps or 0)
+    if as_json:
+        print_json({**cost.to_json(), "commands": [["phantumor", *step.words] for step in steps]})
+        return
+    unknown = "" if wanted.steps else " (--steps 0 stands for as many as the minutes allow)"
+    print(f"Commands{unknown}:")
+    print("\n".join(f"  phantumor {shlex.join(step.words)}" for step in steps))
+    print("\n".join(cost.lines()))
+
+
+def _run(planned: Experiment, log: Any, who: Workforce, as_json: bool) -> None:
+    from pipeline.experiments.runner import Subprocess
+
+    result = planned.run(log, lambda lock: Subprocess(lock, sys.stderr if as_json else None), _how(who))
+    if as_json:
+        print_json(result)
+    else:
+        print(f"\n{result['headline']}\nreport: {planned.out / 'report.html'}")
+
+
+def _how(who: Workforce) -> list[str]:
+    """Words of `generate` that say who makes shards."""
+    words = ["--workers", str(who.workers)]
+    words += ["--ray", who.ray] if who.ray else []
+    words += ["--insecure"] if who.insecure else []
+    return [*words, *(["--retry-failed"] if who.retry_failed else [])]
+
+
+@experiment.command
+def report(out: Local, *, json: bool = False) -> None:
+    """Write the report of an experiment from the evaluations that are there, at the end or in between.
+
+    Example: phantumor experiment report exp
+
+    Parameters
+    ----------
+    out
+        The --out of `phantumor experiment label-free`.
+    json
+        Print the results as JSON.
+    """
+    ours("training")
+    from pipeline.experiments.label_free import read_plan
+    from training.experiment import write_experiment_report
+
+    if not Path(out).is_dir():
+        raise InputError(f"{out}: no such folder; give the --out of `phantumor experiment label-free`")
+    result = write_experiment_report(out, read_plan(out))
+    if json:
+        print_json(result)
+    else:
+        print(f"{result['headline']}\nreport: {out / 'report.html'}")

@@ -1,0 +1,60 @@
+"""Verbs that show images in the browser: explore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from pipeline.verbs.app import app, ours, say
+
+if TYPE_CHECKING:
+    from pipeline.catalog import Dataset
+    from pipeline.explore.evaluation import Labels
+
+
+@app.command
+def explore(
+    dataset: str,
+    *,
+    labels: str | None = None,
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0,
+    browser: bool = True,
+    host: str = "127.0.0.1",
+    i_know: bool = False,
+) -> None:
+    """Look through a dataset in the browser: table, histograms that filter, slices and 3D of each sample.
+
+    Example: phantumor explore data
+
+    Also opens what `phantumor evaluate` wrote about cases: predictions beside the truth. Everything is read only.
+
+    Parameters
+    ----------
+    dataset
+        Made by `phantumor generate`, or a folder that `phantumor evaluate --out` wrote.
+    labels
+        Of an evaluation on real cases: the label map of their masks (lits, totalsegmentator, name=value,...).
+    port
+        Where to serve the page; 0: any free port.
+    browser
+        Open the page; with --no-browser only its address is printed.
+    host
+        Address to serve on. Anything but this machine's own needs --i-know: images and token are not encrypted.
+    i_know
+        Let others reach the page.
+    """
+    from pipeline.explore.explore import explore as run
+
+    run(dataset, _predict, labels=labels, host=host, port=port, i_know=i_know, browser=browser, say=say)
+
+
+def _predict(run: str, dataset: Dataset, index: int) -> Labels:
+    """What a run says of a stored sample, uint8 class ids (X, Y, Z)."""
+    ours("training")
+    from training.predict import load_segmenter, predict_samples
+
+    (predicted,) = predict_samples(load_segmenter([Path(one) for one in run.split(", ")]), dataset, [index], 1)
+    return predicted.prediction

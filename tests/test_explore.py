@@ -1,0 +1,320 @@
+"""The explorer's answers: filters, order and histograms of a manifest, images, and what it refuses."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from starlette.testclient import TestClient
+
+from pipeline.catalog import Dataset
+from pipeline.errors import InputError
+from pipeline.explore.dataset import Samples
+from pipeline.explore.evaluation import ScoredCases
+from pipeline.explore.explore import open_collection
+from pipeline.explore.facts import dataset_facts, round_edges
+from pipeline.explore.filters import expression, parse_filters
+from pipeline.explore.kept import Kept
+from pipeline.explore.routes import PAGE, explore_routes
+from pipeline.volume import write_nifti
+from pipeline.where import positions
+from tests.command import run
+from tests.datasets import make_dataset
+from tests.pages import client
+
+
+def never(*_: object) -> Any:
+    raise AssertionError("nothing here is predicted")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("explored") / "data", samples=60, shard_samples=16)
+
+
+@pytest.fixture(scope="module")
+def page(dataset: Dataset) -> TestClient:
+    return client(explore_routes(Samples(dataset)))
+
+
+# -- table and histograms ---------------------------------------------------------------------------------------------
+
+QUERIES = [
+    "",
+    "split=val",
+    "split=val&split=test",
+    "kind=bright&diameter_mm=3.5..4",
+    "n_tumors=0",
+    "n_tumors=1&n_tumors=2&case_id=case-a",
+    "contrast_hu=..100&split=train",
+    "diameter_mm=4..",
+    "where=n_tumors = 2",
+    "where=diameter_mm < 3.8 or split = 'val'&contrast_hu=99..",
+    "where=index >= 10 and index < 30&split=train",
+]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_the_page_shows_what_its_expression_selects(page: TestClient, dataset: Dataset, query: str) -> None:
+    answer = page.get(f"/api/table?{query}&limit=500").json()
+    expected = positions(dataset, answer["where"]) if answer["where"] else np.arange(dataset.rows)
+    assert [row["index"] for row in answer["rows"]] == expected.tolist()
+    assert answer["total"] == len(expected)
+    assert 0 < answer["total"] <= 60
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_histograms_leave_their_own_filter_out(page: TestClient, dataset: Dataset, query: str) -> None:
+    facts = dataset_facts(dataset)
+    filters = parse_filters(facts, [tuple(pair.split("=", 1)) for pair in query.split("&") if pair])  # type: ignore[misc]
+    charts = page.get(f"/api/charts?{query}").json()
+    for name in ("split", "case_id", "n_tumors"):
+        others = expression(facts, filters.without(name))
+        found = positions(dataset, others) if others else np.arange(dataset.rows)
+        if filters.where and filters.without(name).choices:
+            continue  # an expression and a choice may be met by two tumors of a sample; the histogram counts both
+        assert sum(entry["count"] for entry in charts[name]["names"]) == len(found)
+
+
+def test_tumors_are_counted_that_meet_the_filters_on_tumors(page: TestClient, dataset: Dataset) -> None:
+    diameters = [t["diameter_mm"] for row in dataset.manifest.to_pylist() for t in row["tumors"]]
+    middle = float(np.median(diameters))
+    charts = page.get(f"/api/charts?diameter_mm={middle}..").json()
+    assert charts["kind"]["names"] == [{"name": "bright", "count": sum(d >= middle for d in diameters)}]
+    assert sum(charts["diameter_mm"]["counts"]) == len(diameters)
+
+
+@pytest.mark.parametrize(
+    ("sort", "key"),
+    [("index", "index"), ("-index", "index"), ("diameter_mm", "diameter_mm"), ("-contrast_hu", "contrast_hu"),
+     ("split", "split"), ("-case_id", "case_id"), ("n_tumors", "n_tumors"), ("-tumor_voxels", "tumor_voxels")],
+)  # fmt: skip
+def test_the_table_is_in_the_order_of_a_column(page: TestClient, sort: str, key: str) -> None:
+    rows = page.get(f"/api/table?sort={sort}&limit=500").json()["rows"]
+    values = [row[key] for row in rows]
+    known = [value for value in values if value is not None]
+    assert known == sorted(known, reverse=sort.startswith("-"))
+    assert values[len(known) :] == [None] * (len(values) - len(known))
+    assert len({row["index"] for row in rows}) == 60
+
+
+def test_the_page_of_a_sample_is_found(page: TestClient) -> None:
+    whole = page.get("/api/table?sort=-diameter_mm&limit=500").json()["rows"]
+    answer = page.get(f"/api/table?sort=-diameter_mm&limit=7&at={whole[30]['id']}").json()
+    assert (answer["offset"], answer["rows"]) == (28, whole[28:35])
+    assert page.get("/api/table?split=val&limit=7&at=s000000000").json()["offset"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("/api/table?kind=green", "kind=green"),
+        ("/api/table?diameter_mm=big", "5..10"),
+        ("/api/table?diameter_mm=9..5", "5..10"),
+        ("/api/table?diameter_mm=nan..", "5..10"),
+        ("/api/table?sort=spec", "sort=spec"),
+        ("/api/table?offset=-1", "whole number"),
+        ("/api/table?where=spec like 'x'", "--where"),
+        ("/api/table?where=__import__('os').system('x')", "--where"),
+        ("/api/sample/s000000099", "no sample"),
+        ("/api/sample/..%2f..%2fetc", "sample"),
+        ("/api/sample/s000000001/image.png", ".nii"),
+        ("/api/sample/s000000001/..%2fdataset.nii", "sample"),
+        ("/api/sample/s000000001/spec.nii", "image, label"),
+    ],
+)
+def test_what_makes_no_sense_is_explained(page: TestClient, path: str, part: str) -> None:
+    answer = page.get(path)
+    assert answer.status_code in (400, 404)
+    if answer.status_code == 400:
+        assert part in answer.json()["error"]
+
+
+def test_a_name_with_quotes_survives_the_expression(dataset: Dataset) -> None:
+    facts = dataset_facts(dataset)
+    odd = 'it\'s "odd" \\ and = so'
+    renamed = {**facts.facts, "case_id": type(facts.facts["case_id"])("sample", (odd,), np.zeros(60, np.int32))}  # type: ignore[call-arg]
+    changed = type(facts)(facts.ids, renamed, facts.parents, facts.extra)
+    text = expression(changed, parse_filters(changed, [("case_id", odd)]))
+    assert positions(dataset, text).size == 0
+    assert positions(dataset, f"not ({text})").size == 60
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0.0, 1.0), (3.2, 61.7), (-120.0, 15.0), (5.0, 5.0), (1e-4, 2e-4), (0.0, 23.8), (7.1, 7.1 + 1e-15)],
+)
+def test_edges_are_round_and_cover(low: float, high: float) -> None:
+    edges = round_edges(low, high)
+    assert edges[0] <= low
+    assert edges[-1] >= high - 1e-9
+    assert 2 <= len(edges) <= 26
+    assert (np.diff(edges) > 0).all()
+
+
+# -- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_is_told_whole(page: TestClient, dataset: Dataset) -> None:
+    document = page.get("/api/sample/3").json()
+    row = dataset.row(3)
+    assert document["id"] == "s000000003"
+    assert document["tumors"] == row["tumors"]
+    assert document["drawn"] == json.loads(row["spec"])
+    assert document["sections"]["measured"]["case_id"] == row["case_id"]
+    assert document["layers"] == ["image", "label"]  # there is no bank
+    commands = " ".join(document["commands"].values())
+    assert all(
+        word in commands for word in ("phantumor inspect", "phantumor export", "phantumor verify", "make_sample")
+    )
+
+
+def test_images_come_for_the_viewer_and_to_keep(page: TestClient, dataset: Dataset) -> None:
+    sample = dataset.sample(3)
+    label = page.get("/api/sample/s000000003/label.nii")
+    dense = np.asarray(nib.Nifti1Image.from_bytes(label.content).dataobj)
+    classes = [int(entry.split("=")[0]) for entry in label.headers["x-classes"].split(",")]
+    np.testing.assert_array_equal(np.array(classes)[dense.astype(int)], sample.label)
+    kept = page.get("/api/sample/s000000003/image.nii.gz")
+    np.testing.assert_array_equal(
+        np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(kept.content)).dataobj), sample.image
+    )
+    assert 'filename="s000000003_image.nii.gz"' in kept.headers["content-disposition"]
+
+
+def test_a_missing_bank_is_named(page: TestClient) -> None:
+    answer = page.get("/api/sample/s000000003/healthy.nii")
+    assert answer.status_code == 400
+    assert "bank" in answer.json()["error"]
+
+
+def test_the_page_has_no_script_or_style_of_its_own() -> None:
+    html = (PAGE / "index.html").read_text()
+    assert "style=" not in html
+    assert "<script>" not in html
+    assert "http" not in html.replace("http://www.w3.org", "")
+
+
+def test_looking_at_stored_samples_loads_neither_torch_nor_ray(dataset: Dataset) -> None:
+    script = (
+        "import sys; from pipeline.explore.explore import open_collection, explore_routes; import pipeline.cli\n"
+        f"c = open_collection({dataset.path!r}, None); c.facts; c.document(3); c.layers(3, ['image', 'label'])\n"
+        "print([name for name in ('torch', 'ray', 'monai') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_result_is_made_once_whoever_asks() -> None:
+    kept: Kept[int] = Kept(2)
+    made: list[int] = []
+    barrier = threading.Barrier(4)
+
+    def ask() -> None:
+        barrier.wait()
+        assert kept.get("a", lambda: made.append(1) or 7) == 7  # type: ignore[func-returns-value]
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kept.get("b", lambda: 1)
+    kept.get("c", lambda: 1)
+    kept.get("a", lambda: made.append(2) or 8)  # type: ignore[func-returns-value]
+    assert made == [1, 2]
+
+
+# -- evaluations ------------------------------------------------------------------------------------------------------
+
+
+def write_evaluation(folder: Path, context: dict[str, str], case: str) -> Path:
+    """One liver tumor that was found and one false one in one case, as `evaluate` writes them."""
+    folder.mkdir(parents=True)
+    about = {"case_id": case, "group": case, "class_name": "liver_tumor", "organ": "liver"}
+    counts = {"truth_lesions": 1, "found_lesions": 1, "false_positive_lesions": 1}
+    score = {**about, **counts, "split": None, "tumor": True, "dice": 0.5, "truth_ml": 1.0}
+    center = {f"centroid_{axis}_vox": float(k) for k, axis in enumerate("xyz", 1)}
+    lesion = {**about, **center, "volume_mm3": 8.0, "diameter_mm": 2.5}
+    lesions = [{**lesion, "source": "truth", "matched": True}, {**lesion, "source": "prediction", "matched": False}]
+    pq.write_table(pa.Table.from_pylist([score]), folder / "cases.parquet")
+    pq.write_table(pa.Table.from_pylist(lesions), folder / "lesions.parquet")
+    (folder / "metrics.json").write_text(json.dumps({"context": context}))
+    return folder
+
+
+def test_predictions_of_a_dataset_stand_beside_the_truth(tmp_path: Path, dataset: Dataset) -> None:
+    folder = write_evaluation(tmp_path / "report", {"run": "run", "data": dataset.path}, "s000000003")
+    asked = []
+
+    def predict(run: str, of: Dataset, index: int) -> Any:
+        asked.append((run, index))
+        return of.sample(index).label // 2
+
+    page = client(explore_routes(open_collection(str(folder), predict)))
+    assert page.get("/api/about").json()["labels"] == {"truth": "truth", "prediction": "prediction"}
+    row = page.get("/api/table").json()["rows"][0]
+    assert (row["id"], row["dice"], row["found"], row["false_positive_lesions"]) == ("s000000003", 0.5, "found", 1)
+    document = page.get("/api/sample/s000000003").json()
+    assert document["focus_mm"] == [1.0, 2.0, 3.0]
+    for name in ("truth", "prediction"):
+        assert page.get(f"/api/sample/s000000003/{name}.nii").status_code == 200
+    assert asked == [("run", 3)]
+
+
+def test_label_maps_without_a_ct_are_shown(tmp_path: Path) -> None:
+    label = np.zeros((4, 5, 6), np.uint8)
+    label[1:3, 1:3, 1:3] = 2
+    for name in ("truth", "predictions"):
+        (tmp_path / name).mkdir()
+        write_nifti(tmp_path / name / "anna.nii.gz", label, np.eye(4))
+    context = {name: str(tmp_path / name) for name in ("truth", "predictions")}
+    cases = ScoredCases(write_evaluation(tmp_path / "report", context, "anna"), never)
+    layers = cases.layers(0, ["image", "truth", "prediction"])
+    assert not layers["image"].data.any()
+    np.testing.assert_array_equal(layers["prediction"].data, label)
+
+
+def test_damaged_evaluations_are_named(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "report", {}, "anna")
+    with pytest.raises(InputError, match="does not say what was scored"):
+        open_collection(str(folder), never).layers(0, ["image"])
+    (folder / "metrics.json").write_text("[]")
+    with pytest.raises(InputError, match=r"metrics.json.*evaluate"):
+        open_collection(str(folder), never)
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["nowhere"], "not a phantumor dataset"),
+        (["nowhere", "--host", "0.0.0.0"], "--i-know"),
+        (["nowhere", "--port", "70000"], "port"),
+    ],
+)
+def test_bad_commands_end_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, told = run(capsys, "explore", *words, "--no-browser")
+    assert code == 2
+    assert part in told
+
+
+def test_a_run_is_told_from_a_dataset(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").touch()
+    with pytest.raises(InputError, match="phantumor evaluate --run"):
+        open_collection(str(tmp_path), never)

@@ -1,0 +1,125 @@
+"""The explorer as a user drives it, in headless Chromium."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import GenerateConfig
+from tests.cases import make_bank
+from tests.datasets import make_dataset
+from tests.pages import Watched, browser, served
+from workers.generate import generate
+
+ROWS = 2000
+VAL = 400  # by the cases of `make_dataset`
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as opened:
+        yield opened
+
+
+def opened(chromium: Any, address: str, selection: str = "") -> tuple[Any, Watched]:
+    """The page of an address when its first sample is drawn, and what it asked for and complained about."""
+    page = chromium.new_page(viewport={"width": 1000, "height": 600})
+    watched = Watched(page)
+    page.goto(address + selection)
+    drawn(page)
+    return page, watched
+
+
+def drawn(page: Any, shown: str = "") -> None:
+    page.wait_for_selector(f'#canvas[data-shown*="{shown or chr(32)}"]')
+    page.wait_for_selector("#sample[data-phase=ready]")
+
+
+def counted(page: Any, text: str) -> None:
+    page.wait_for_selector(f'#count:text("{text}")')
+
+
+def test_samples_are_filtered_sorted_and_looked_through(chromium: Any, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data", samples=ROWS, shard_samples=500, patch_shape=(8, 8, 8))
+    with served("explore", tmp_path / "data", "--no-browser") as address:
+        page, watched = opened(chromium, address)
+        count = page.locator("#count")
+        assert count.text_content() == "2,000 of 2,000 samples"
+        # A bar filters, and the expression says so.
+        page.click('[data-bar="split=val"]')
+        counted(page, f"{VAL} of")
+        assert page.locator("#expression").input_value() == "split = 'val'"
+        # So do the keys: to the first bar, and an expression of one's own.
+        page.keyboard.press("x")
+        counted(page, "2,000 of")
+        page.keyboard.press("/")
+        page.keyboard.type("split = 'train' and index < 10")
+        page.keyboard.press("Enter")
+        counted(page, "6 of 2,000")
+        page.keyboard.press("x")
+        counted(page, "2,000 of")
+        # Order, and the next sample in that order.
+        page.click('[data-sort="index"]')
+        page.wait_for_selector('tbody tr:first-child[data-id="s000001999"]')
+        page.click("tbody tr:first-child")
+        drawn(page, "s000001999")
+        page.keyboard.press("j")
+        drawn(page, "s000001998 all off soft tissue")
+        assert "s000001998" in page.url
+        # Planes, window, label.
+        for key, shown in (("2", " axial "), ("5", " 3d "), ("w", " liver "), ("]", " 60")):
+            page.keyboard.press(key)
+            drawn(page, shown)
+        page.keyboard.press("?")
+        assert page.locator("#help").is_visible()
+        assert page.locator("#twins").is_hidden()  # there is no bank
+        watched.check()
+        # The address shows the same again.
+        again, watched_again = opened(chromium, address, page.url[page.url.index("#") :])
+        drawn(again, "s000001998 3d off liver 60")
+        watched_again.check()
+        again.close()
+        page.close()
+
+
+def test_a_sample_of_a_recipe_is_compared_with_its_healthy_twin(chromium: Any, tmp_path: Path) -> None:
+    make_bank(tmp_path / "bank", cases=1)
+    config = GenerateConfig(samples=2, patch_shape=(24, 24, 24), shard_samples=2, healthy_share=0.0, store="recipe")
+    generate(tmp_path / "bank", tmp_path / "data", config, log=lambda _: None)
+    with served("explore", tmp_path / "data", "--no-browser") as address:
+        page, watched = opened(chromium, address)
+        for shown in ("healthy", "swipe", "difference", "off"):
+            page.keyboard.press("t")
+            drawn(page, f" {shown} ")
+            assert page.locator("#twin").is_visible() == (shown == "swipe")
+        with page.expect_download() as saved:
+            page.click("#downloads a")
+        assert saved.value.suggested_filename == "s000000000_image.nii.gz"
+        watched.check()
+        page.close()
+
+
+def test_without_webgl_the_page_says_so_and_goes_on(chromium: Any, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data", samples=4, patch_shape=(8, 8, 8))
+    with served("explore", tmp_path / "data", "--no-browser") as address:
+        page = chromium.new_page()
+        watched = Watched(page)
+        page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+        page.goto(address)
+        page.wait_for_selector("#stage-message:visible")
+        assert "WebGL 2" in page.locator("#stage-message").text_content()
+        page.keyboard.press("j")
+        page.wait_for_selector('#sample-name:text-is("s000000001")')
+        watched.check()
+
+
+@pytest.mark.soak
+def test_a_million_rows(chromium: Any) -> None:
+    benchmark = Path(__file__).resolve().parents[1] / "benchmarks" / "explore.py"
+    done = subprocess.run([sys.executable, benchmark, "--rounds", "1"], capture_output=True, text=True, check=True)
+    assert "first page" in done.stdout

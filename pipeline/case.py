@@ -17,6 +17,7 @@ from pipeline.errors import InputError
 from pipeline.organs import CLASS_NAMES, ELONGATED, organ_id, tumor_id
 
 AIR_HU = -1000
+BODY_HU = -300  # skin and fat lie above, air, lung and most blankets below
 HU_RANGE = (-1024, 3071)  # what 12-bit CT stores; padding values outside it are clipped to it
 
 MOST_LESIONS = 1000  # of an organ; the liver with the most of LiTS has 75

@@ -10,23 +10,18 @@ import math
 import os
 from pathlib import Path
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.body import body_box, cropped_to
 from pipeline.case import FloatArray, Int16Array, UInt8Array
 from pipeline.errors import InputError
 from pipeline.files import sha256_of
-from pipeline.grid import Slices3, bounding_box, shifted_affine
 from pipeline.image import MAX_VOXELS, Volume, check_same_grid
 from pipeline.organs import CLASS_NAMES, LabelMap, is_tumor
 from pipeline.resample import isotropic_grid, resample_ct, resample_labels
 from pipeline.sources import CaseSource
 from pipeline.volume import read_nifti
-
-BODY_HU = -300  # skin and fat lie above, air and most blankets below
-BODY_MARGIN_MM = 8.0
-BODY_SEARCH_MM = 4.0  # the body is looked for on a grid this coarse
 
 
 def read_case(
@@ -40,11 +35,10 @@ def read_case(
     if not allow_tumors:
         _check_healthy(source, organs)
     box = body_box(image, organs)
-    ct, organs = image.data[box], organs[box]
-    affine = shifted_affine(image.affine, (box[0].start, box[1].start, box[2].start))
-    _check_size(ct, affine, spacing_mm, source)
-    resampled, grid = resample_ct(ct, affine, spacing_mm)
-    return resampled, resample_labels(organs, affine, spacing_mm)[0], grid
+    image, organs = cropped_to(image, box), organs[box]
+    _check_size(image, spacing_mm, source)
+    resampled, grid = resample_ct(image.data, image.affine, spacing_mm)
+    return resampled, resample_labels(organs, image.affine, spacing_mm)[0], grid
 
 
 def read_native(source: CaseSource, labels: LabelMap | None) -> tuple[Volume, UInt8Array]:
@@ -81,25 +75,6 @@ def source_digests(source: CaseSource) -> dict[str, str]:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         digests[path.relative_to(common).as_posix()] = digest
     return digests
-
-
-def body_box(image: Volume, organs: UInt8Array) -> Slices3:
-    """The box of the largest piece of tissue, and of all organs, with a margin: air, arms apart and table fall away."""
-    steps = [max(1, round(BODY_SEARCH_MM / size)) for size in image.spacing_mm]
-    coarse = tuple(slice(None, None, step) for step in steps)
-    tissue = cc3d.largest_k(image.data[coarse] > BODY_HU, k=1, connectivity=6) > 0
-    boxes = [(bounding_box(tissue), steps)] if tissue.any() else []
-    boxes += [(bounding_box(organs), [1, 1, 1])] if organs.any() else []
-    if not boxes:
-        return (slice(0, organs.shape[0]), slice(0, organs.shape[1]), slice(0, organs.shape[2]))
-    x, y, z = (
-        slice(
-            max(0, min(low[a] * step[a] for (low, _), step in boxes) - margin),
-            min(organs.shape[a], max(high[a] * step[a] for (_, high), step in boxes) + margin),
-        )
-        for a, margin in enumerate(math.ceil(BODY_MARGIN_MM / size) for size in image.spacing_mm)
-    )
-    return x, y, z
 
 
 def _read_image(path: Path) -> Volume:
@@ -160,9 +135,8 @@ def _check_healthy(source: CaseSource, organs: UInt8Array) -> None:
         )
 
 
-def _check_size(ct: Int16Array, affine: FloatArray, spacing_mm: float, source: CaseSource) -> None:
-    x, y, z = ct.shape
-    shape, _ = isotropic_grid((x, y, z), affine, spacing_mm)
+def _check_size(image: Volume, spacing_mm: float, source: CaseSource) -> None:
+    shape, _ = isotropic_grid(image.shape, image.affine, spacing_mm)
     if math.prod(shape) > MAX_VOXELS:
         raise InputError(
             f"{source.image}: at {spacing_mm:g} mm this CT would have {'x'.join(map(str, shape))} voxels, more than "

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.image import Volume
-from pipeline.intake import BODY_MARGIN_MM, body_box, read_case, source_digests
+from pipeline.intake import read_case, source_digests
 from pipeline.organs import label_map
 from pipeline.sources import CaseSource, find_cases
 from tests.ct_files import (
-    AIR,
     LIVER,
     SHAPE,
     SPACING_MM,
-    TISSUE,
     liver_ball,
     make_affine,
     make_ct,
@@ -62,29 +59,6 @@ def test_the_crop_keeps_every_voxel_in_its_place(tmp_path: Path) -> None:
     box = tuple(slice(a, a + n) for a, n in zip(start, ct.shape, strict=True))
     np.testing.assert_array_equal(ct, make_ct()[box])
     np.testing.assert_array_equal(organs, (liver_ball() * 1 + spleen_ball() * 9)[box])
-
-
-def test_the_box_holds_the_body_and_a_margin_without_table_and_air() -> None:
-    ct = np.full((60, 50, 30), AIR, np.int16)
-    ct[15:40, 12:35] = TISSUE
-    ct[10:50, 3:4] = TISSUE  # a table under it
-    organs = np.zeros(ct.shape, np.uint8)
-    organs[20, 20, 20] = 1
-    x, y, z = body_box(Volume(ct, np.diag([2.0, 2, 2, 1])), organs)
-    margin = round(BODY_MARGIN_MM / 2)
-    assert x.start <= 15 - margin + 1
-    assert 40 + margin - 1 <= x.stop <= 40 + margin + 2
-    assert 4 < y.start <= 12 - margin + 1
-    assert (z.start, z.stop) == (0, 30)
-
-
-def test_organs_outside_the_body_are_not_cropped_away() -> None:
-    ct = np.full((40, 40, 40), AIR, np.int16)
-    ct[20:38, 20:38, 20:38] = TISSUE
-    organs = np.zeros(ct.shape, np.uint8)
-    organs[1, 2, 3] = 25
-    assert organs[body_box(Volume(ct, np.eye(4)), organs)].any()
-    assert body_box(Volume(np.full_like(ct, AIR), np.eye(4)), np.zeros_like(organs)) == (slice(0, 40),) * 3
 
 
 def test_where_masks_overlap_tumors_and_tumor_organs_win(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from pipeline.body import body_box
 from pipeline.errors import InputError, PhantumorError
 from pipeline.image import Volume, check_same_grid
 from pipeline.volume import read_nifti
@@ -104,13 +105,24 @@ def test_a_damaged_image_does_not_keep_the_others_from_being_segmented(tmp_path:
     assert sum("b: not segmented" in line for line in lines) == 1
 
 
+def test_nothing_is_found_outside_the_body(tmp_path: Path) -> None:
+    """As banks leave the table and the air around the body out, networks do not know them."""
+    ct = np.full((40, 30, 30), -1000, np.int16)
+    ct[2:20, 2:20, 2:20] = 100
+    ct[5:8, 5:8, 5:8] = ct[36:39, 26:29, 26:29] = 200  # the other one lies on the table
+    write_image(tmp_path / "a.nii", ct, np.diag([2.0, 2.0, 2.0, 1]))
+    labels, _ = predict_file(make_segmenter(spacing_mm=2.0), tmp_path / "a.nii", tmp_path / "o.nii")
+    assert np.argwhere(labels.data == 6).max() < 10
+    assert labels.data[6, 6, 6] == 6
+
+
 def test_volumes_are_in_ml() -> None:
     labels = Volume(np.array([0] * 500 + [5] * 250 + [6] * 250, np.uint8).reshape(10, 10, 10), np.diag([2.0, 1, 2, 1]))
     assert volumes_ml(labels, ClassTable(CLASSES)) == {"kidney": 1.0, "kidney_tumor": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("rules", "in_kidney", "in_air"),
+    ("rules", "in_kidney", "in_fat"),
     [
         (Rules(), 6, 6),
         (Rules(min_tumor_mm3=100), 5, 6),
@@ -120,18 +132,19 @@ def test_volumes_are_in_ml() -> None:
         (Rules(within_organ_mm=8, min_tumor_mm3=100), 5, 0),
     ],
 )
-def test_rules_judge_what_is_written_in_mm(tmp_path: Path, rules: Rules, in_kidney: int, in_air: int) -> None:
-    """Voxels of 2 mm; tumors of 64 mm3 in the kidney, and of 216 mm3 in the air, 10.4 mm from it."""
-    ct = np.full((16, 16, 16), -1000, np.int16)
+def test_rules_judge_what_is_written_in_mm(tmp_path: Path, rules: Rules, in_kidney: int, in_fat: int) -> None:
+    """Voxels of 2 mm; tumors of 64 mm3 in the kidney, and of 216 mm3 in fat, 10.4 mm from it."""
+    ct = np.full((16, 16, 16), -150, np.int16)
+    ct[0] = -1000
     ct[2:10, 2:10, 2:10] = 100
     ct[5:7, 5:7, 5:7] = ct[12:15, 12:15, 12:15] = 200
     write_image(tmp_path / "a.nii", ct, np.diag([2.0, 2.0, 2.0, 1]))
     labels, removed = predict_file(make_segmenter(spacing_mm=2.0), tmp_path / "a.nii", tmp_path / "o.nii", rules)
     written = read_nifti(tmp_path / "o.nii", "mask").data
     assert np.array_equal(written, labels.data)
-    assert (written[5, 5, 5], written[13, 13, 13]) == (in_kidney, in_air)
+    assert (written[5, 5, 5], written[13, 13, 13]) == (in_kidney, in_fat)
     assert sum(part.outside_mm3 + part.to_organ_mm3 + part.to_background_mm3 for part in removed) == pytest.approx(
-        64 * (in_kidney == 5) + 216 * (in_air == 0)
+        64 * (in_kidney == 5) + 216 * (in_fat == 0)
     )
 
 
@@ -183,7 +196,11 @@ def test_a_real_ct_at_the_networks_spacing_is_labelled_voxel_by_voxel(shared_dat
     hu, found = read_nifti(image, "CT"), read_nifti(tmp_path / "o.nii.gz", "mask")
     check_same_grid(hu, found, "CT", "result")
     # Thresholds: background below 0 HU, tumor where 8 i - 2.6 > 4 i, which is 130 HU.
-    assert np.array_equal(found.data, np.select([hu.data > 130, hu.data > 0], [6, 5], 0))
+    box = body_box(hu)
+    assert np.array_equal(found.data[box], np.select([hu.data > 130, hu.data > 0], [6, 5], 0)[box])
+    outside = np.ones(hu.shape, bool)
+    outside[box] = False
+    assert not found.data[outside].any()
 
 
 def test_the_result_of_a_real_series_lies_on_its_mask(shared_data: Path, tmp_path: Path) -> None:

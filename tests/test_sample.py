@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from pipeline.bank import Bank
-from pipeline.case import AIR_HU
+from pipeline.case import AIR_HU, BODY_HU
 from pipeline.config import GenerateConfig
 from pipeline.grid import crop
 from pipeline.organs import TUMOR_ORGANS, organ_id
 from pipeline.presets import SampleMix, preset_of
-from pipeline.spec import BODY_HU, SampleSpec, draw_sample
+from pipeline.spec import SampleSpec, draw_sample
 from pipeline.spec.distributions import ends
 from pipeline.spec.limits import cases_by_split
 from pipeline.steps import PARTS, STEPS

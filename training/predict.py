@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.body import body_box, cropped_to
 from pipeline.case import FloatArray, Int16Array, UInt8Array
 from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import SPLITS
@@ -173,8 +174,26 @@ def predict_grid(
 ) -> UInt8Array:
     """Class ids of a CT at its own spacing, on a grid of `shape` and `affine` whose axes are parallel to the CT's.
 
-    `watch` sees slabs on the network's grid.
+    The network is shown what a bank keeps of a CT, the body's box: it never saw the air and the table around it, so
+    those are background. `watch` sees slabs on the network's grid, see `shown`.
     """
+    return predict_shown(segmenter, shown(ct), shape, affine, name, watch)
+
+
+def shown(ct: Volume) -> Volume:
+    """The part of a CT that networks are shown."""
+    return cropped_to(ct, body_box(ct))
+
+
+def predict_shown(
+    segmenter: Segmenter,
+    ct: Volume,
+    shape: Shape3,
+    affine: FloatArray,
+    name: str | None = None,
+    watch: Watch = _unseen,
+) -> UInt8Array:
+    """`predict_grid` of a CT that is cropped already."""
     at_spacing, grid = resample_ct(ct.data, ct.affine, segmenter.spacing_mm)
     labels = predict_volume(segmenter, at_spacing, name, watch)
     del at_spacing

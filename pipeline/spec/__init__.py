@@ -8,8 +8,7 @@ randomness (deformation, texture) is a hash of a tumor's `key`.
 
 from pipeline.spec.distributions import draw
 from pipeline.spec.limits import check_bank
-from pipeline.spec.patch import BODY_HU
 from pipeline.spec.records import SampleSpec, TumorSpec
 from pipeline.spec.sample import draw_sample
 
-__all__ = ["BODY_HU", "SampleSpec", "TumorSpec", "check_bank", "draw", "draw_sample"]
+__all__ = ["SampleSpec", "TumorSpec", "check_bank", "draw", "draw_sample"]

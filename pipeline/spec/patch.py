@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.case import Case
+from pipeline.case import BODY_HU, Case
 from pipeline.grid import Index3, index3
-
-BODY_HU = -300  # voxels above it are body, not air or lung
 
 
 def body_voxel(rng: np.random.Generator, case: Case) -> Index3:

@@ -12,7 +12,7 @@ from pipeline.case import Float16Array, UInt8Array
 from pipeline.image import Volume
 from pipeline.resample import isotropic_grid
 from training.network import ClassTable
-from training.predict import Segmenter, predict_grid
+from training.predict import Segmenter, predict_shown, shown
 from training.prediction.postprocess import Rules, far_from_organ
 from training.prediction.regrid import values_onto
 from training.prediction.sliding import Slab
@@ -46,8 +46,9 @@ class TumorProbabilities:
 def predict_with_probabilities(segmenter: Segmenter, ct: Volume) -> tuple[UInt8Array, Probabilities]:
     """Class ids as `predict_grid` gives them, and tumor probabilities, both (X, Y, Z) on the CT's own grid."""
     seen = TumorProbabilities(segmenter.classes)
-    labels = predict_grid(segmenter, ct, ct.shape, ct.affine, watch=seen)
-    _, grid = isotropic_grid(ct.shape, ct.affine, segmenter.spacing_mm)
+    body = shown(ct)
+    labels = predict_shown(segmenter, body, ct.shape, ct.affine, watch=seen)
+    _, grid = isotropic_grid(body.shape, body.affine, segmenter.spacing_mm)
     found = seen.of(0)
     del seen
     return labels, {class_id: values_onto(found.pop(class_id), grid, ct.shape, ct.affine) for class_id in list(found)}

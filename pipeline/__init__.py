@@ -1,3 +1,3 @@
 """What a sample is and how it is stored."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"

@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.catalog import Dataset
+from pipeline.catalog import Dataset, open_dataset
+from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
 from pipeline.explore.dataset import Samples
 from pipeline.explore.evaluation import ScoredCases
@@ -28,9 +30,11 @@ from pipeline.explore.kept import Kept
 from pipeline.explore.routes import PAGE, explore_routes
 from pipeline.volume import write_nifti
 from pipeline.where import positions
+from tests.annotated import make_annotated_bank
 from tests.command import run
 from tests.datasets import make_dataset
 from tests.pages import client
+from workers.generate import generate
 
 
 def never(*_: object) -> Any:
@@ -122,6 +126,7 @@ def test_the_page_of_a_sample_is_found(page: TestClient) -> None:
         ("/api/table?diameter_mm=big", "5..10"),
         ("/api/table?diameter_mm=9..5", "5..10"),
         ("/api/table?diameter_mm=nan..", "5..10"),
+        ("/api/table?diameter_mm=..", "5..10"),
         ("/api/table?sort=spec", "sort=spec"),
         ("/api/table?offset=-1", "whole number"),
         ("/api/table?where=spec like 'x'", "--where"),
@@ -189,7 +194,18 @@ def test_images_come_for_the_viewer_and_to_keep(page: TestClient, dataset: Datas
     np.testing.assert_array_equal(
         np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(kept.content)).dataobj), sample.image
     )
-    assert 'filename="s000000003_image.nii.gz"' in kept.headers["content-disposition"]
+    assert kept.headers["content-disposition"].endswith("''s000000003_image.nii.gz")
+
+
+def test_a_patient_s_own_tumors_have_no_twin_to_offer(tmp_path: Path) -> None:
+    bank = make_annotated_bank(tmp_path / "bank", healthy=1)
+    config = GenerateConfig(samples=8, patch_shape=(8, 8, 8), shard_samples=8, store="recipe")
+    generate(bank.path, tmp_path / "data", config, log=lambda _: None)
+    made = open_dataset(tmp_path / "data")
+    samples = Samples(made)
+    case_ids = made.manifest["case_id"].to_pylist()
+    offered = {case_id: "healthy" in samples.document(k)["layers"] for k, case_id in enumerate(case_ids)}
+    assert offered == {"real": False} | {case_id: True for case_id in case_ids if case_id != "real"}
 
 
 def test_a_missing_bank_is_named(page: TestClient) -> None:
@@ -283,6 +299,18 @@ def test_label_maps_without_a_ct_are_shown(tmp_path: Path) -> None:
     layers = cases.layers(0, ["image", "truth", "prediction"])
     assert not layers["image"].data.any()
     np.testing.assert_array_equal(layers["prediction"].data, label)
+
+
+def test_a_case_may_be_called_anything(tmp_path: Path) -> None:
+    name = '\u60a3 "1"#?'
+    label = np.zeros((4, 5, 6), np.uint8)
+    for folder in ("truth", "predictions"):
+        (tmp_path / folder).mkdir()
+        write_nifti(tmp_path / folder / f"{name}.nii.gz", label, np.eye(4))
+    context = {folder: str(tmp_path / folder) for folder in ("truth", "predictions")}
+    page = client(explore_routes(open_collection(str(write_evaluation(tmp_path / "report", context, name)), never)))
+    kept = page.get(f"/api/sample/{quote(name)}/truth.nii.gz")
+    assert (kept.status_code, quote(name) in kept.headers["content-disposition"]) == (200, True)
 
 
 def test_damaged_evaluations_are_named(tmp_path: Path) -> None:

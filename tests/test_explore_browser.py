@@ -28,7 +28,8 @@ def chromium() -> Iterator[Any]:
 
 def opened(chromium: Any, address: str, selection: str = "") -> tuple[Any, Watched]:
     """The page of an address when its first sample is drawn, and what it asked for and complained about."""
-    page = chromium.new_page(viewport={"width": 1000, "height": 600})
+    page = chromium.new_page(viewport={"width": 640, "height": 400})  # drawn in software
+    page.set_default_timeout(90_000)  # torch is loaded to make a recipe's first sample
     watched = Watched(page)
     page.goto(address + selection)
     drawn(page)
@@ -71,6 +72,15 @@ def test_samples_are_filtered_sorted_and_looked_through(chromium: Any, tmp_path:
         page.keyboard.press("j")
         drawn(page, "s000001998 all off soft tissue")
         assert "s000001998" in page.url
+        # Over the border of two pages and back; a link to a sample knows its page.
+        again, watched_again = opened(chromium, address, "#sample=s000000100&view=axial")
+        drawn(again, "s000000100 axial")
+        assert "101–200" in again.locator("#page").text_content()
+        again.keyboard.press("k")
+        drawn(again, "s000000099 axial")
+        assert "1–100" in again.locator("#page").text_content()
+        watched_again.check()
+        again.close()
         # Planes, window, label.
         for key, shown in (("2", " axial "), ("5", " 3d "), ("w", " liver "), ("]", " 60")):
             page.keyboard.press(key)

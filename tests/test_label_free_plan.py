@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
 from pipeline.experiments.arms import arms_of
-from pipeline.experiments.cases import ordered_for_annotation, splits_of
+from pipeline.experiments.cases import find_all, lay_out, ordered_for_annotation, splits_of
 from pipeline.experiments.cost import Cost
 from pipeline.experiments.label_free import Experiment, Sources, generate_settings
 from pipeline.experiments.plan import Planner
@@ -244,6 +244,15 @@ def test_a_real_case_that_would_be_trained_on_is_refused(tmp_path: Path, flag: s
     assert not (tmp_path / "exp").exists()
 
 
+def test_links_follow_cases_that_moved(tmp_path: Path) -> None:
+    old, new = make_cases(tmp_path / "old", "a"), make_cases(tmp_path / "new", "a")
+    for place in (old, new):
+        lay_out({"real": list(find_all([place], None).values())}, tmp_path / "out")
+    links = [path for path in (tmp_path / "out").rglob("*") if path.is_symlink()]
+    assert links
+    assert all(link.resolve().is_relative_to(new.resolve()) for link in links)
+
+
 def test_two_cases_of_one_id_are_refused(tmp_path: Path) -> None:
     first, second = make_cases(tmp_path / "a", "x"), make_cases(tmp_path / "b", "x")
     with pytest.raises(InputError, match="2 cases have the id 'x'"):
@@ -257,6 +266,14 @@ def test_two_cases_of_one_id_are_refused(tmp_path: Path) -> None:
 
 
 # -- cost -------------------------------------------------------------------------------------------------------------
+
+
+def test_real_masks_that_cannot_be_read_are_told_of_before_anything_is_made(tmp_path: Path) -> None:
+    healthy, real = make_cases(tmp_path / "healthy", "h1"), make_cases(tmp_path / "real", "r1")
+    planned = experiment(tmp_path, healthy, real, arms=("synthetic",))
+    with pytest.raises(InputError, match=r"--real \(see --real-labels\): .*r1/ct.nii.gz"):
+        planned.check_readable()
+    assert not (tmp_path / "exp").exists()
 
 
 def test_the_cost_counts_datasets_once_and_trainings_by_seed(tmp_path: Path) -> None:

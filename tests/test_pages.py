@@ -68,6 +68,8 @@ def test_only_named_paths_take_writes_and_only_short_ones() -> None:
     assert allowed.post("/answer", content=b"1" * 100_000).status_code == 413
     assert allowed.post("/answer", content=b"1", headers={"origin": "http://evil.example"}).status_code == 403
     assert allowed.put("/answer", content=b"1").status_code == 405
+    unsaid = {"content-length": "1", "transfer-encoding": "chunked"}
+    assert allowed.post("/answer", content=b"1", headers=unsaid).status_code == 413
 
 
 @pytest.mark.parametrize(("host", "status"), [("evil.example", 421), ("192.168.1.7:80", 200), ("[fe80::1]:80", 200)])

@@ -39,7 +39,7 @@ ALIKE = record_of(side(*[HALF, GOOD] * 7), side(*[GOOD, HALF] * 7))
 
 def test_what_is_shown_is_in_the_headline() -> None:
     said = headline(BETTER)
-    assert said.startswith("Of 15 figures, b is better in ")
+    assert said.startswith("Of 12 figures, b is better in ")
     assert "(Liver tumor: Dice, " in said
     assert "a is better" not in said
     assert headline(WORSE) == said.replace("b is better", "a is better")
@@ -58,7 +58,8 @@ def test_a_lower_figure_may_be_the_better_one() -> None:
 def test_no_difference_is_not_called_equal() -> None:
     opening = comparison_opening(ALIKE)
     assert opening.headline == "No difference shown between a and b in 14 source cases."
-    assert opening.warnings == []
+    (warning,) = opening.warnings  # 28 tumors of 14 cases
+    assert "share a source case" in warning
     (lead,) = opening.leads
     assert "does not mean equal" in lead
     difference = next(row for row in ALIKE["measures"] if (row["class"], row["measure"]) == ("liver_tumor", "dice"))
@@ -68,9 +69,16 @@ def test_no_difference_is_not_called_equal() -> None:
 def test_few_source_cases_cannot_show_anything() -> None:
     opening = comparison_opening(record_of(side(*[POOR] * 3), side(*[GOOD] * 3)))
     assert opening.headline == "No difference shown between a and b in 3 source cases."
-    assert len(opening.warnings) == 1
+    assert len(opening.warnings) == 2
     assert "3 source cases cannot show a difference" in opening.warnings[0]
     assert "too few for an interval" in opening.leads[0]
+
+
+def test_tumors_of_a_patient_each_are_counted_as_the_patients_they_are() -> None:
+    one = labels(2)
+    record = record_of(side(*[labels()] * 14, truth=one), side(*[one] * 14, truth=one))
+    assert headline(record).startswith("Of 14 figures, ")  # 11 without shares
+    assert comparison_opening(record).warnings == []
 
 
 def test_tumors_of_one_patient_are_not_taken_as_many_patients() -> None:

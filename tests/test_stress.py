@@ -22,6 +22,8 @@ from pipeline.spec import draw_sample
 from pipeline.spec.records import SampleSpec
 from pipeline.synthesis import synthesise
 from pipeline.verbs.evidence import SuiteName
+from tests.annotated import make_annotated_bank
+from tests.cases import SPACING_MM
 from tests.segmenters import LIVER, make_run
 from tests.tumors import block
 from training.network import ClassTable
@@ -282,6 +284,13 @@ def test_what_cannot_be_tested_is_said_with_a_remedy(
     with pytest.raises(InputError, match=message):
         stress(Path("run"), blocks.path, tmp_path / "out", samples=1, log=lambda _: None, **changes)
     assert not (tmp_path / "out").exists()
+
+
+def test_cases_that_keep_their_own_tumors_take_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stress_run, "load_segmenter", lambda *_: dark_spots(SPACING_MM))
+    make_annotated_bank(tmp_path / "bank")
+    with pytest.raises(InputError, match="give a bank of healthy cases"):
+        stress(tmp_path, tmp_path / "bank", tmp_path / "out", split="train", samples=1, log=print)
 
 
 def test_an_out_that_is_a_file_is_refused(blocks: Bank, tmp_path: Path) -> None:

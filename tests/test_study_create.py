@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from pipeline.catalog import open_dataset
 from pipeline.config import GenerateConfig
 from pipeline.study import design
+from pipeline.study.create import Plan, create
 from pipeline.study.design import Answers, read_study
 from pipeline.study.sources import whole_scan
 from tests.cases import SPACING_MM, make_bank, make_case
@@ -68,6 +70,14 @@ def made(inputs: Path, out: Path, capsys: Any, *more: object) -> dict[str, Any]:
     return document
 
 
+@pytest.fixture(scope="module")
+def small(inputs: Path) -> Path:
+    """A study of four cases and two for practice, which no test changes."""
+    plan = Plan(cases=4, practice=2, crop_mm=25 * SPACING_MM)
+    create(inputs / "real", inputs / "data", inputs / "small", plan, labels="lits", log=lambda _: None)
+    return inputs / "small"
+
+
 @pytest.mark.parametrize(("mode", "cases", "practice"), [("yes-no", 20, 2), ("2afc", 8, 2)])
 def test_a_study_of_matched_lesions_that_nothing_gives_away(
     inputs: Path, tmp_path: Path, capsys: Any, mode: str, cases: int, practice: int
@@ -96,19 +106,18 @@ def test_a_study_of_matched_lesions_that_nothing_gives_away(
             assert truth.cases[trial.cases[0]].truth == right
 
 
-def test_the_truth_is_for_its_owner_only(inputs: Path, tmp_path: Path, capsys: Any) -> None:
-    made(inputs, tmp_path / "s", capsys, "--cases", 4, "--practice", 2)
-    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "s").iterdir()}
+def test_the_truth_is_for_its_owner_only(small: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in small.iterdir()}
     assert modes[design.TRUTH] == modes[design.PRACTICE] == 0o600
     assert modes[design.MASKS] == modes[design.ANSWERS] == 0o700
-    assert not any(word in (tmp_path / "s" / design.INFO).read_text() for word in ("synthetic", "real", "truth"))
-    assert len(json.loads((tmp_path / "s" / design.PRACTICE).read_text())["trials"]) == 2
+    assert not any(word in (small / design.INFO).read_text() for word in ("synthetic", "real", "truth"))
+    assert len(json.loads((small / design.PRACTICE).read_text())["trials"]) == 2
 
 
-def test_the_same_seed_makes_the_same_study(inputs: Path, tmp_path: Path, capsys: Any) -> None:
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        made(inputs, tmp_path / name, capsys, "--cases", 4, "--practice", 0, "--seed", seed)
-    files = [sorted((tmp_path / name).rglob("*.*")) for name in "abc"]
+def test_the_same_seed_makes_the_same_study(inputs: Path, small: Path, tmp_path: Path, capsys: Any) -> None:
+    for name, seed in (("b", 0), ("c", 2)):
+        made(inputs, tmp_path / name, capsys, "--cases", 4, "--practice", 2, "--seed", seed)
+    files = [sorted(folder.rglob("*.*")) for folder in (small, tmp_path / "b", tmp_path / "c")]
     contents = [[path.read_bytes() for path in found if path.suffix in (".json", ".nii")] for found in files]
     assert contents[0] == contents[1] != contents[2]
 
@@ -147,14 +156,13 @@ def test_a_study_is_never_written_over(inputs: Path, tmp_path: Path, capsys: Any
 
 
 def test_a_leak_stops_the_study(inputs: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.study import create
-
     def leaky(folder: Path, *rest: Any) -> None:
         write(folder, *rest)
         (folder / "cases" / "001.nii").chmod(0o644)
 
-    write = create.write_cases
-    monkeypatch.setattr(create, "write_cases", leaky)
+    module = sys.modules["pipeline.study.create"]
+    write = module.write_cases
+    monkeypatch.setattr(module, "write_cases", leaky)
     code, _, error = run(capsys, *words(inputs, tmp_path / "s", "--cases", 4, "--practice", 0))
     assert (code, "file mode" in error) == (1, True)
     assert list(tmp_path.iterdir()) == []

@@ -64,9 +64,13 @@ class Page:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(f"http://127.0.0.1:{served.port}/?token=secret")
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, known: bool = False) -> None:
         self.page.fill("#name", name)
         self.page.press("#name", "Enter")
+        if known:
+            self.wait("#message:has-text('A reader of this name')")
+            assert self.phase == "begin"
+            self.page.press("#name", "Enter")
         self.wait(READY)
 
     def wait(self, selector: str) -> None:
@@ -170,7 +174,7 @@ def test_an_answer_waits_for_a_server_that_is_gone_and_the_reader_goes_on(open_p
         page.wait("body[data-phase=reading][data-number='2']")
         assert [(one.answer, one.confidence) for one in answers(study, "ann")] == [("synthetic", 5), ("real", 2)]
         page.page.reload()
-        page.begin("ann")
+        page.begin("ann", known=True)
         assert page.text("#progress") == "2 of 4 answered"
     finally:
         again.end()

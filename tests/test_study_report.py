@@ -18,7 +18,7 @@ from pipeline.study.design import ANSWERS, TRUTH, Answers, Mode, order, read_stu
 from tests.studies import make_study
 from training.realism.classifier import Side, two_sample_auc
 from training.study import describe, report
-from training.study.verdict import sentence
+from training.study.verdict import headline, sentence
 
 FLIPPED = {"left": "right", "right": "left", "real": "synthetic", "synthetic": "real"}
 
@@ -146,13 +146,13 @@ def test_nothing_is_reported_of_nothing(tmp_path: Path) -> None:
         report(folder, folder, margin=0.1, seed=0, log=lambda _: None)
 
 
-def figures(right: int, n: int, **test: Any) -> dict[str, Any]:
+def figures(right: int, n: int, auc: Any = None, **test: Any) -> dict[str, Any]:
     from training.intervals import proportion
     from training.study.statistics import equivalence
 
     return {
         "equivalence": equivalence(right, n, 0.1) | test,
-        "pooled": {"accuracy": proportion(right, n), "clustered": None, "answered": n, "readers": 1},
+        "pooled": {"accuracy": proportion(right, n), "clustered": None, "answered": n, "readers": 1, "auc": auc},
         "readers": [{"role": "Radiologist"}],
         "study": {"organ": "liver", "real_lesions": 9, "real_scans": 3, "synthetic_lesions": 9, "synthetic_scans": 1},
     }
@@ -179,3 +179,11 @@ def test_the_sentence_says_no_more_than_was_found(right: int, n: int, expected: 
 
 def test_readers_who_answer_alike_prove_less() -> None:
     assert "inconclusive" in sentence(figures(150, 300, met=False, clustered=[0.36, 0.64]))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0.55, 0.7, "higher"), (0.3, 0.45, "lower"), (0.45, 0.6, ""), (None, None, "")]
+)
+def test_ratings_that_tell_them_apart_are_not_hidden_by_accuracy(low: float, high: float, said: str) -> None:
+    found = figures(150, 300, auc={"value": 0.62, "low": low, "high": high})
+    assert ("ranked synthetic lesions " + said in sentence(found) and "but not" in headline(found)) == bool(said)

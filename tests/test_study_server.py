@@ -168,6 +168,19 @@ def test_two_readers_do_not_disturb_each_other(study: Path) -> None:
     assert [{one.answer for one in book.read(name)[1]} for name in ("ann", "ben")] == [{"real"}, {"synthetic"}]
 
 
+def test_a_name_that_is_taken_is_said_so_that_two_people_do_not_answer_as_one(study: Path) -> None:
+    client = browser(study)
+    assert begin(client, "Ann Other")["known"] is False
+    assert begin(client, "ann-other")["known"] is True
+    assert begin(client, "Ben")["known"] is False
+
+
+def test_a_study_copied_without_its_answers_folder_is_named(study: Path) -> None:
+    (study / ANSWERS).rmdir()
+    with pytest.raises(InputError, match="answers: no such folder"):
+        Reading(study)
+
+
 def served(study: Path) -> tuple[subprocess.Popen[str], httpx.Client]:
     command = [sys.executable, "-m", "pipeline.cli", "study", "serve", str(study), "--no-browser"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])

@@ -9,7 +9,7 @@ In: the records of both. Out: one JSON-ready dict; a figure that does not exist 
     measures      [{class, measure, unit, better: "higher" or "lower", n, groups, mean_a, mean_b,
                     difference: b minus a, {mean, low, high, n, groups, note (if any)},
                     wilcoxon_p, permutation_p, wilcoxon_p_holm, permutation_p_holm}]
-    shares        [{class, measure, better, n, a: share, b: share, both, only_a, only_b, neither, mcnemar_p,
+    shares        [{class, measure, better, n, groups, a: share, b: share, both, only_a, only_b, neither, mcnemar_p,
                     mcnemar_p_holm}]
 
 Classes stand by id, then `all_tumors` where there are several tumor classes. A share is that of
@@ -35,6 +35,7 @@ ALL = "all_tumors"
 Record = dict[str, Any]
 Value = Callable[[CaseScore], float | None]
 Pairs = list[tuple[CaseScore, CaseScore]]
+_Outcome = tuple[str, bool, bool]  # source case; whether a and b got it right
 
 DEFINITIONS = {
     "difference": "Mean of b minus mean of a, over the samples for which both have the figure. Its 95 % interval draws "
@@ -45,7 +46,7 @@ DEFINITIONS = {
     "at random for all samples of a source case together. All ways to swap are tried where there are up to 14 source "
     "cases, 16384 random ones where there are more.",
     "McNemar p": "Exact two-sided test of the tumors (samples) that only one of the two gets right (McNemar 1947). It "
-    "takes them as independent.",
+    "takes them as independent, so it holds where each comes from a source case of its own.",
     "p after Holm": "Corrected for the number of rows of the table (Holm 1979): below 0.05, the chance that any row of "
     "the table is called different by accident is at most 5 %.",
     "few source cases": "n source cases can give no permutation p below 2 / 2^n: with 5, never less than 0.06.",
@@ -176,17 +177,23 @@ def _row(class_name: str, measure: _Measure, pairs: Pairs, settings: ScoreSettin
 
 
 def _share_rows(name: str, scores: Pairs, tumors: Sequence[tuple[LesionRecord, LesionRecord]]) -> list[Record]:
-    found = {
-        f"tumors found ({rule})": [(matches(rule, one.iou), matches(rule, other.iou)) for one, other in tumors]
+    found: dict[str, list[_Outcome]] = {
+        f"tumors found ({rule})": [
+            (one.group, matches(rule, one.iou), matches(rule, other.iou)) for one, other in tumors
+        ]
         for rule in RULES
     }
-    flagged = [(bool(a.predicted_lesions), bool(b.predicted_lesions)) for a, b in scores if a.truth_lesions]
-    clean = [(not a.predicted_lesions, not b.predicted_lesions) for a, b in scores if not a.truth_lesions]
-    found |= {"samples with tumor flagged": flagged, "samples without tumor left clean": clean}
+    found["samples with tumor flagged"] = [
+        (a.group, bool(a.predicted_lesions), bool(b.predicted_lesions)) for a, b in scores if a.truth_lesions
+    ]
+    found["samples without tumor left clean"] = [
+        (a.group, not a.predicted_lesions, not b.predicted_lesions) for a, b in scores if not a.truth_lesions
+    ]
     return [_share_row(name, measure, outcomes) for measure, outcomes in found.items()]
 
 
-def _share_row(class_name: str, measure: str, outcomes: Sequence[tuple[bool, bool]]) -> Record:
+def _share_row(class_name: str, measure: str, counted: Sequence[_Outcome]) -> Record:
+    outcomes = [(a, b) for _, a, b in counted]
     n, only_a, only_b = len(outcomes), outcomes.count((True, False)), outcomes.count((False, True))
     both = outcomes.count((True, True))
     return {
@@ -194,6 +201,7 @@ def _share_row(class_name: str, measure: str, outcomes: Sequence[tuple[bool, boo
         "measure": measure,
         "better": "higher",
         "n": n,
+        "groups": len({group for group, _, _ in counted}),
         "a": proportion(both + only_a, n),
         "b": proportion(both + only_b, n),
         "both": both,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 PERMUTATIONS = 1 << 14  # all ways to flip 14 groups; drawn at random for more
 _ROWS = 1024  # permutations held at once
+_ROUNDING = 1e-12  # a mean of floating-point differences that is this small is 0
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,7 +29,7 @@ def wilcoxon_p(differences: Sequence[float], groups: Sequence[str]) -> float | N
         return None
     sums, sizes = _by_group(differences, groups)
     means = sums / sizes
-    means = means[means != 0]
+    means = means[np.abs(means) > _ROUNDING]
     return float(wilcoxon(means).pvalue) if len(means) else 1.0
 
 

@@ -94,11 +94,11 @@ def _names_in_order(scores: Sequence[CaseScore]) -> list[str]:
 
 
 def _counts(scores: Sequence[CaseScore], lesions: Sequence[LesionRecord]) -> Record:
-    healthy = {score.case_id: score.healthy for score in scores}
+    healthy = {score.case_id: score.healthy for score in scores if score.tumor}  # the others nobody judged
     true = [lesion for lesion in lesions if lesion.source == "truth"]
     predicted = [lesion for lesion in lesions if lesion.source == "prediction"]
     return {
-        "samples": len(healthy),
+        "samples": len({score.case_id for score in scores}),
         "source_cases": len({score.group for score in scores}),
         "healthy_samples": sum(healthy.values()),
         "tumor_samples": len(healthy) - sum(healthy.values()),

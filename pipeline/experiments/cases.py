@@ -60,6 +60,16 @@ def check_apart(cases: Cases, digests: Mapping[str, Mapping[str, str]]) -> None:
                 )
 
 
+def check_readable(real: Group, labels: str | None) -> None:
+    """InputError where the real masks cannot be read so, before anything is trained: one case is tried."""
+    from pipeline.intake import read_native
+
+    try:
+        read_native(next(iter(real.values())), label_map(labels) if labels else None)
+    except InputError as error:
+        raise InputError(f"--real (see --real-labels): {error}") from error
+
+
 def splits_of(healthy: Group, hold_out: HoldOut) -> dict[str, str]:
     """The split of each healthy case, by id. Where none is held out, all are trained on."""
     some = hold_out == "always" or (hold_out == "auto" and len(healthy) >= FEWEST_TO_HOLD_OUT)
@@ -107,6 +117,8 @@ def _link_case(case: CaseSource, folder: Path) -> None:
 
 
 def _link(link: Path, target: Path) -> None:
+    if link.is_symlink() and link.readlink() != target.resolve():
+        link.unlink()  # the same case, moved to another place since
     if not link.is_symlink():
         link.symlink_to(target.resolve())
 

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.config import GenerateConfig, SplitShare
 from pipeline.errors import InputError, PhantumorError
 from pipeline.experiments.arms import Arm, arms_of
-from pipeline.experiments.cases import Cases, check_apart, find_all, folders_of, lay_out, splits_of
+from pipeline.experiments.cases import Cases, check_apart, check_readable, find_all, folders_of, lay_out, splits_of
 from pipeline.experiments.cost import Cost
 from pipeline.experiments.document import (
     PACE,
@@ -65,6 +65,10 @@ class Experiment:
         self._folders = folders_of(self.cases, wanted.hold_out, wanted.annotation)
         self.groups = {name: len(cases) for name, cases in self._folders.items()}
         self._planner = Planner(wanted, self.arms, self.groups, out)
+
+    def check_readable(self) -> None:
+        """InputError where the label map does not fit the real masks: before hours of training, not after."""
+        check_readable(self.cases.real, self.wanted.real_labels)
 
     def steps(self, train_steps: int) -> list[Step]:
         """All commands."""
@@ -120,10 +124,12 @@ def read_plan(out: Path) -> dict[str, Any]:
     """`plan.json` of an experiment."""
     try:
         return dict(json.loads((out / PLAN).read_text()))
-    except (OSError, ValueError) as error:
+    except FileNotFoundError as error:
         raise InputError(
-            f"{out}: no experiment that was begun ({error}); give the --out of `phantumor experiment label-free`"
+            f"{out}: no experiment was begun there; give the --out of `phantumor experiment label-free`"
         ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out / PLAN}: cannot be read ({error}); run the experiment's command again") from error
 
 
 def describe(arms: Sequence[Arm]) -> list[str]:

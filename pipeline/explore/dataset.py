@@ -31,7 +31,7 @@ class Samples:
         self._dataset = dataset
         self._samples: Kept[Sample] = Kept(_KEPT_SAMPLES)
         self._healthy: Kept[npt.NDArray[np.int16]] = Kept(_KEPT_SAMPLES)
-        self._banks: Kept[bool] = Kept(len(dataset.homes))
+        self._banks: Kept[frozenset[str] | None] = Kept(len(dataset.homes))
         self._reading = Lock()
 
     @cached_property
@@ -77,14 +77,20 @@ class Samples:
             "focus_mm": max(tumors, key=lambda tumor: float(tumor["diameter_mm"]))["center_mm"] if tumors else None,
             "drawn": spec,
             "commands": self._commands(home, row["index"]),
-            "layers": ["image", "label", *(("healthy", "difference") if self._has_bank(home) else ())],
+            "layers": [
+                "image",
+                "label",
+                *(("healthy", "difference") if self._has_twin(home, measured["case_id"]) else ()),
+            ],
         }
 
     def _row(self, position: int) -> dict[str, Any]:
         return self._dataset.row(int(self.facts.ids[position]))
 
-    def _has_bank(self, home: Home) -> bool:
-        return self._banks.get(home.store.url, lambda: has_bank(home.store, home.info))
+    def _has_twin(self, home: Home, case_id: str) -> bool:
+        """Whether the bank is there, and the case in it healthy: an annotated one has no twin."""
+        annotated = self._banks.get(home.store.url, lambda: _annotated_cases(home))
+        return annotated is not None and case_id not in annotated
 
     def _commands(self, home: Home, index: int) -> dict[str, str]:
         """What to type to have this sample again."""
@@ -125,3 +131,10 @@ class Samples:
             np.int16
         )
         return difference
+
+
+def _annotated_cases(home: Home) -> frozenset[str] | None:
+    """The cases of a bank that have no healthy twin; None where there is no bank."""
+    if not has_bank(home.store, home.info):
+        return None
+    return frozenset(record.case_id for record in home.bank.records if record.annotated)

@@ -66,7 +66,7 @@ def _range(name: str, given: Sequence[str]) -> Range:
         found = Range(float(low or -math.inf), float(high or math.inf))
     except ValueError:
         found = Range(math.nan, math.nan)
-    if not dots or len(given) > 1 or not found.low < found.high:
+    if not dots or len(given) > 1 or given[0] == ".." or not found.low < found.high:
         raise InputError(f"{name}={given[0]}: a range is written 5..10, 5.. or ..10; reset the filters")
     return found
 

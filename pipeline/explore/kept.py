@@ -22,16 +22,22 @@ class Kept(Generic[_T]):
     def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """The result of a key, made where it is not kept. What `make` raises is raised."""
         with self._lock:
+            if key in self._results:
+                self._results.move_to_end(key)
+                return self._results[key]
             making = self._making.setdefault(key, threading.Lock())
         with making:
             with self._lock:
                 if key in self._results:
                     self._results.move_to_end(key)
                     return self._results[key]
-            made = make()
-            with self._lock:
-                self._results[key] = made
-                self._making.pop(key, None)
-                if len(self._results) > self._most:
-                    self._results.popitem(last=False)
-            return made
+            try:
+                made = make()
+                with self._lock:
+                    self._results[key] = made
+                    if len(self._results) > self._most:
+                        self._results.popitem(last=False)
+                return made
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)

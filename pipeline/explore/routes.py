@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from starlette.requests import Request
@@ -109,7 +110,9 @@ class Answers:
             return _for_viewer(found)
         content = nifti_bytes(found.data, found.affine, compress=True)
         name = f"{self._collection.name(position)}_{layer}.nii.gz"
-        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        headers = {
+            "content-disposition": f"attachment; filename*=utf-8''{quote(name)}"
+        }  # a case may be called anything
         return Response(content, media_type="application/gzip", headers=headers)
 
 

@@ -12,6 +12,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import MutableHeaders
@@ -145,14 +146,20 @@ def _own_names(host: str) -> frozenset[str] | None:
     return frozenset({"127.0.0.1", "localhost", "[::1]", host}) if is_loopback(host) else None
 
 
-def _machine_names() -> set[str]:
-    return {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
+@lru_cache(maxsize=1)  # asks a name server
+def _machine_names() -> frozenset[str]:
+    return frozenset({"localhost", socket.gethostname().lower(), socket.getfqdn().lower()})
 
 
 def _small(request: Request) -> bool:
     """Whether a request says that its body is short; one that does not say is not."""
     length = request.headers.get("content-length", "")
-    return length.isdecimal() and len(length) < 10 and int(length) <= _MOST_BODY_BYTES
+    return (
+        "transfer-encoding" not in request.headers
+        and length.isdecimal()
+        and len(length) < 10
+        and int(length) <= _MOST_BODY_BYTES
+    )
 
 
 def _refused(reason: str, status: int) -> Response:

@@ -30,6 +30,7 @@ from pipeline.pages.security import TOKEN_PARAMETER, Guard, check_host, new_toke
 
 SHARED_FILES = Path(__file__).parent / "static"
 _GOODBYE_S = 1  # for requests under way when the server ends
+_ANY = ("0.0.0.0", "::")  # every address of this machine, and nothing that a browser elsewhere can open
 _CACHED = {"cache-control": "private, max-age=3600"}
 
 
@@ -104,7 +105,7 @@ def serve(
     check_host(host, i_know)
     listening = bound(host, port)
     token, port = new_token(), int(listening.getsockname()[1])
-    name = f"[{host}]" if ":" in host else host
+    name = socket.gethostname() if host in _ANY else f"[{host}]" if ":" in host else host
     url = f"http://{name}:{port}/?{TOKEN_PARAMETER}={token}"
 
     def begun() -> None:

@@ -46,12 +46,17 @@ class Reading:
         self._folder = folder
         self.study: Study = read_study(folder)
         self._practice = read_record(folder / PRACTICE, Practice, "copy the whole study folder").trials
+        if not (folder / ANSWERS).is_dir():
+            raise InputError(
+                f"{folder / ANSWERS}: no such folder, which takes the answers; copy the whole study folder"
+            )
         self.book = AnswerBook(folder / ANSWERS)
         self._order = lru_cache(maxsize=64)(self._ordered)
 
     def begin(self, reader: Reader) -> dict[str, Any]:
-        """Enter a reader, or let the one of this name go on; the state."""
-        return self.state(self.book.begin(reader).id)
+        """Enter a reader, or let the one of this name go on; the state, with whether the name was `known`."""
+        known = reader.id in self.book.readers()
+        return self.state(self.book.begin(reader).id) | {"known": known}
 
     def state(self, reader: str) -> dict[str, Any]:
         """Where a reader is: screens done and left, and what the next one shows."""

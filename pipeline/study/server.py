@@ -1,6 +1,6 @@
 """`study serve`: the page for readers on loopback. Sends crops and takes answers; the truth file is never opened.
 
-POST /api/begin     {name, role, years} -> state
+POST /api/begin     {name, role, years} -> state, with `known` where somebody of this name has begun
 GET  /api/state     ?reader= -> state
 GET  /api/case      ?reader=&number=&side= -> NIfTI, of the present and the next screen only
 POST /api/answer    see `reading.Given` -> state, with `right` after a practice trial; 409 if it was not the next

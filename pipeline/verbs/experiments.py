@@ -81,6 +81,7 @@ def label_free(
         generate_settings(generate_config),
         resolve(TrainConfig, config, {}),
     )
+    planned.check_readable()
     log = say if json else partial(print, flush=True)
     for line in ("Arms:", *describe(planned.arms)):
         log(line)

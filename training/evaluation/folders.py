@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.case import UInt8Array
 from pipeline.errors import InputError
 from pipeline.image import check_same_grid
-from pipeline.organs import BACKGROUND, CLASS_NAMES
+from pipeline.organs import BACKGROUND, CLASS_NAMES, is_tumor
 from pipeline.volume import read_nifti
 from training.evaluation.label_names import FolderLabels, folder_labels
 from training.evaluation.pairs import Pair, Spacing
@@ -60,12 +60,17 @@ class LabelFolders:
         return ours, theirs, truth.spacing_mm
 
     def _classes(self) -> dict[str, int]:
-        """Classes that occur, as far as the truth can hold them, and the tumors of organs that have any."""
+        """Classes that occur, as far as the truth can hold them, and the tumors it can hold of organs that occur.
+
+        So scans without a tumor on either side count as clean, where the truth's label map says what it can hold.
+        """
         ids: set[int] = set()
         for name in self._files:
             ids.update(*(map(int, np.unique(labels)) for labels in self._read(name)[:2]))
         judged = self._labels.classes
-        ids = (ids if judged is None else ids & judged) - {BACKGROUND}
+        if judged is not None:
+            ids = (ids | {i + 1 for i in ids if i != BACKGROUND and is_tumor(i + 1)}) & judged
+        ids -= {BACKGROUND}
         if not ids:
             raise InputError("no label map holds anything to score: all of it is background")
         return {CLASS_NAMES[i]: i for i in sorted(ids)}

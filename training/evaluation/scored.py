@@ -33,6 +33,8 @@ def evaluate(
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out takes a folder")
+    if (out / "metrics.json").exists():
+        log(f"note: the report in {out} will be replaced")
     results = _score(scored, settings)
     scores = [score for result in results for score in result.scores]
     lesions = [lesion for result in results for lesion in result.lesions]

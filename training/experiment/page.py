@@ -32,7 +32,7 @@ PROTOCOL = {
     "training": "Every arm is trained for the same number of steps with the same settings, from the same first weights "
     "of a seed; only its samples differ. The last checkpoint is scored, none is chosen by a validation.",
     "evaluation": "Each network predicts every real case as a whole scan. No CT of them is among the cases that were "
-    "trained on, which is checked by content.",
+    "trained on: the same file, or the same bytes elsewhere, is refused.",
     "found": "A true tumor of which at least one voxel is predicted as tumor.",
     "false tumor": "A predicted piece of tumor that touches no true one.",
     "interval": f"95 % of {RESAMPLES} draws, with replacement, of cases and of seeds, each by itself: another patient "

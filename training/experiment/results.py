@@ -7,7 +7,7 @@
                            "sensitivity", "false_tumors", "false_ml", "organ_dice", "healthy_false_tumors",
                            "healthy_false_ml", "healthy_clean"},
                "by_diameter": [{"from_mm", "below_mm", "found", "n"}]}],
-     "differences": [{"name", "class", "figure", ...}]}
+     "differences": [{"name", "tumor_dice", "sensitivity", "organ_dice", "p", "p_holm"}]}
 
 Arms without any finished run are left out.
 """

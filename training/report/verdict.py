@@ -37,7 +37,7 @@ def comparison_opening(record: Record) -> Opening:
 def headline(record: Record) -> str:
     """What was shown, in one sentence; never that two are equal, which no test can show."""
     tested = [row["permutation_p"] for row in record["measures"]]
-    tested += [row["mcnemar_p"] for row in record["shares"] if _tumors_are_independent(record)]
+    tested += [row["mcnemar_p"] for row in record["shares"] if _one_from_each_case(row)]
     figures = sum(p is not None for p in tested)
     if not figures:
         return "Nothing was compared: no sample has a figure on both sides."
@@ -57,7 +57,7 @@ def _listed(titles: Sequence[str]) -> str:
 def _differences(record: Record) -> list[tuple[str, str]]:
     """The better side and the title of each figure that differs by more than chance, tumors first."""
     measures = [row for row in record["measures"] if _is_shown(row["permutation_p_holm"])]
-    shares = [row for row in record["shares"] if _tumors_are_independent(record) and _is_shown(row["mcnemar_p_holm"])]
+    shares = [row for row in record["shares"] if _one_from_each_case(row) and _is_shown(row["mcnemar_p_holm"])]
     organs_last = sorted(measures, key=lambda row: not _of_tumors(row))
     return [
         *((_better_mean(row), measure_title(row, record["settings"])) for row in organs_last),
@@ -77,9 +77,9 @@ def _of_tumors(row: Record) -> bool:
     return str(row["class"]).endswith("_tumor") or row["class"] == ALL_TUMORS
 
 
-def _tumors_are_independent(record: Record) -> bool:
-    pairs = record["pairs"]
-    return bool(pairs["samples"] == pairs["source_cases"] and _least_p(pairs["source_cases"], 1) < LEVEL)
+def _one_from_each_case(row: Record) -> bool:
+    """Whether McNemar's test may take what it counts as independent, and could show anything."""
+    return bool(row["n"] == row["groups"] and _least_p(row["groups"], 1) < LEVEL)
 
 
 def _least_p(source_cases: int, rows: int) -> float:
@@ -112,10 +112,10 @@ def _warnings(record: Record) -> list[str]:
             f"{counted(len(tested), 'mean')}: the smallest p after Holm that is possible is {p_value(least)}. "
             "Evaluate more cases."
         )
-    if pairs["samples"] > pairs["source_cases"]:
+    if any(row["n"] > row["groups"] for row in record["shares"]):
         warnings.append(
-            "Several samples share a source case. Differences of means allow for that; the test of tumors found does "
-            "not, its p is too small, and the headline leaves it out."
+            "Several tumors or samples share a source case. Differences of means allow for that; the tests of shares "
+            "do not, their p is too small, and the headline leaves them out."
         )
     return warnings
 

@@ -53,7 +53,7 @@ def stress(
         raise InputError(f"{out}: is a file; --out takes a folder")
     numbers = stressed(organ)
     names = _chosen(suites)
-    segmenter, opened = load_segmenter(run, device), open_bank(bank)
+    segmenter, opened = load_segmenter(run, device), open_bank(bank).healthy()
     _check_fit(run, segmenter, opened, organ)
     request = Request(opened, organ, numbers, split, segmenter.patch_shape, seed)
     check_cases(request)

@@ -23,20 +23,22 @@ def sentence(figures: Record) -> str:
             f"{scope}, accuracy was equivalent to chance within a margin of {margin} ({share}; two one-sided tests, "
             f"p = {test['p']:.3f}{_by_both(test)}). This holds for these readers and these lesions."
         )
-        return text + (f" {_apart(pooled)}" if _differs(pooled) else "")
+        return text + (f" {_apart(pooled)}" if _differs(pooled) else "") + _ranked(pooled)
     if _differs(pooled):
-        return f"{scope}, readers told synthetic from real lesions {_direction(pooled)} ({share})."
+        return f"{scope}, readers told synthetic from real lesions {_direction(pooled)} ({share}).{_ranked(pooled)}"
     return (
         f"{scope}, the study is inconclusive: accuracy neither differs from chance nor lies within {margin} of it "
         f"({share}). That no difference was found does not show that there is none: about {test['needed']} "
-        "independent answers are needed if readers truly guess."
+        f"independent answers are needed if readers truly guess.{_ranked(pooled)}"
     )
 
 
 def headline(figures: Record) -> str:
     """The verdict in a few words."""
     if figures["equivalence"]["met"]:
-        return "Equivalent to chance within the margin"
+        return "Equivalent to chance within the margin" + (
+            ", but not in how sure they were" if _ranked(figures["pooled"]) else ""
+        )
     return "Not equivalent: accuracy differs from chance" if _differs(figures["pooled"]) else "Inconclusive"
 
 
@@ -86,3 +88,15 @@ def _direction(pooled: Record) -> str:
 
 def _apart(pooled: Record) -> str:
     return f"Within that margin readers still told them {_direction(pooled)}."
+
+
+def _ranked(pooled: Record) -> str:
+    """What the ratings show beside accuracy, which a reader who nearly always says the same keeps near 50 %."""
+    auc = pooled["auc"]
+    if not auc or auc["low"] is None or auc["low"] <= 0.5 <= auc["high"]:
+        return ""
+    direction = "higher" if auc["low"] > 0.5 else "lower"
+    return (
+        f" Their ratings ranked synthetic lesions {direction} than real ones: AUC {auc['value']:.2f}, 95 % interval "
+        f"{auc['low']:.2f} to {auc['high']:.2f}."
+    )

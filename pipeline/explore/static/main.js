@@ -14,6 +14,7 @@ let about = null;
 let filterNames = [];
 let columns = [];
 let sample = null;
+let backwards = false; // the sample before the first of a page is the last of the page before
 let latest = { table: 0, charts: 0, sample: 0 };
 
 const setting = (name) => state.get(name, DEFAULTS[name]);
@@ -45,6 +46,7 @@ async function showTable(at = "") {
   if (at) query.set("at", at);
   const answer = await ask(`/api/table?${query}`);
   if (asked !== latest.table) return;
+  if (at) state.note("offset", answer.offset ? String(answer.offset) : ""); // or the way back would lead nowhere
   table.head(columns);
   table.body(answer, columns, (id) => state.set({ sample: id }));
   by("count").textContent = `${whole(answer.total)} of ${whole(about.samples)} ${about.kind === "dataset" ? "samples" : "cases"}`;
@@ -131,7 +133,7 @@ function legend(classes) {
 }
 
 function downloads() {
-  const links = sample.layers.filter((name) => name !== "difference").map((name) => element("a", { href: `/api/sample/${sample.id}/${name}.nii.gz`, download: "" }, name));
+  const links = sample.layers.filter((name) => name !== "difference").map((name) => element("a", { href: `/api/sample/${encodeURIComponent(sample.id)}/${name}.nii.gz`, download: "" }, name));
   by("downloads").replaceChildren("NIfTI: ", ...links.flatMap((link, k) => (k ? [" ", link] : [link])));
 }
 
@@ -144,6 +146,7 @@ async function neighbor(steps) {
   if (id) return state.set({ sample: id });
   const offset = table.pageAt(Math.sign(steps));
   if (offset === null) return;
+  backwards = steps < 0;
   state.set({ offset: offset ? String(offset) : null, sample: null });
 }
 
@@ -245,7 +248,9 @@ function follow() {
   state.listen([...filterNames, "sort"], filtered);
   state.listen(["offset"], async (changed) => {
     await showTable().catch(complain);
-    if (!state.get("sample") && table.first()) state.set({ sample: table.first() });
+    const reached = backwards ? table.last() : table.first();
+    backwards = false;
+    if (!state.get("sample") && reached) state.set({ sample: reached });
   });
   state.listen(["sample"], showSample);
   state.listen(["twin", ...Object.keys(about.labels).map((name) => `hide_${name}`)], () => picture().catch(complain));

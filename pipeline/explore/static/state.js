@@ -19,6 +19,13 @@ export function set(changes) {
   tell(Object.keys(changes));
 }
 
+// Notes where the page already is, telling nobody.
+export function note(name, value) {
+  if (value) params.set(name, value);
+  else params.delete(name);
+  history.replaceState(null, "", `#${params}`);
+}
+
 export function listen(names, action) {
   listeners.push({ names, action });
 }

@@ -46,6 +46,7 @@ export function mark(id) {
 }
 
 export const first = () => rows[0]?.id ?? null;
+export const last = () => rows.at(-1)?.id ?? null;
 
 // The sample that many lines on; null where another page has to be read first.
 export function neighbor(id, steps) {

@@ -4,6 +4,7 @@ import { image } from "./api.js";
 import { by, element } from "./dom.js";
 
 const KEPT = 16; // images, so that the next sample and the last few are there at once
+const KEPT_BYTES = 512e6; // whole cases take 100 MB and more each
 const MID_GREY = 100; // HU around 0 of a difference, from black to white
 export const VIEWS = { all: "All", axial: "Axial", coronal: "Coronal", sagittal: "Sagittal", "3d": "3D" };
 export const WINDOWS = {
@@ -12,6 +13,7 @@ export const WINDOWS = {
 export const TWINS = { off: "Sample", healthy: "Healthy", swipe: "Swipe", difference: "Difference" };
 
 const fetched = new Map();
+const sizes = new Map(); // bytes by path, of those that have come
 let library = null;
 let main = null;
 let twin = null;
@@ -28,10 +30,20 @@ function load(id, layer) {
   const path = `/api/sample/${encodeURIComponent(id)}/${layer}.nii`;
   if (!fetched.has(path)) {
     fetched.set(path, image(path));
-    fetched.get(path).catch(() => fetched.delete(path));
-    if (fetched.size > KEPT) fetched.delete(fetched.keys().next().value);
+    fetched.get(path).then(({ buffer }) => forget(path, buffer.byteLength), () => fetched.delete(path));
   }
   return fetched.get(path);
+}
+
+// Drops the oldest images, never the newest; whoever still shows one has it.
+function forget(path, bytes) {
+  sizes.set(path, bytes);
+  const kept = () => [...fetched.keys()].reduce((sum, one) => sum + (sizes.get(one) ?? 0), 0);
+  while (fetched.size > 1 && (fetched.size > KEPT || kept() > KEPT_BYTES)) {
+    const oldest = fetched.keys().next().value;
+    fetched.delete(oldest);
+    sizes.delete(oldest);
+  }
 }
 
 export function prefetch(id, layers) {

@@ -15,6 +15,7 @@ let state = null;
 let answer = null;
 let confidence = null;
 let loadingMs = 0;
+let asked = null; // the known name about which it was asked whether it is the reader's own
 let phase = "begin"; // begin, loading, reading, sending, feedback, finished
 const loaded = new Map(); // "number/side" -> promise of an ArrayBuffer
 
@@ -207,6 +208,12 @@ async function begin(event) {
     state = await ask("/api/begin", { name: by("name").value, role: by("role").value, years: years === "" ? null : Number(years) });
   } catch (error) {
     say(error.message);
+    return;
+  }
+  if (state.known && asked !== state.reader) {
+    // Two people of one name must not answer as one.
+    asked = state.reader;
+    say(`A reader of this name has answered ${state.done} of ${state.of}. If that is you, press Enter again to go on; if not, add something to your name`);
     return;
   }
   say("");

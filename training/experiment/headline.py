@@ -20,8 +20,8 @@ def headline(arms: Sequence[Record], organ: str) -> str:
     cases = counted(figures["tumor_dice"]["cases"], "real case")
     if not figures["tumor_dice"]["cases"]:
         return f"The real cases hold no {organ} tumor: nothing here says how well tumors are found."
-    found = f"Trained on synthetic tumors only: {percent(figures['sensitivity']['mean'])} of real tumors found"
-    outline = f"tumor Dice {_dice(figures)}"
+    found = f"Trained on synthetic tumors only: {percent(figures['sensitivity']['mean'])} of real tumors touched"
+    outline = f"tumor Dice {_dice(figures)}, {number(figures['false_tumors']['mean'], 1)} false tumors a scan"
     beside = f"; trained on annotated tumors {_dice(real['figures'])}" if real else ""
     return f"{found}, {outline} on {cases}{beside}."
 

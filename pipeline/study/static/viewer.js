@@ -65,12 +65,14 @@ function draw() {
   where();
 }
 
+// Slices count from the lesion's: both cases of a matched pair lie at one slice of their crops, which readers could tell.
 function where() {
   const slices = shown().map((nv) => Math.round(nv.frac2vox(nv.scene.crosshairPos)[2]));
   seen.add(slices[0]);
   const [low, high] = windowNow.map(Math.round);
   const name = PRESETS()[preset]?.[0];
-  document.getElementById("where").textContent = `slice ${slices.map((z) => z + 1).join(" | ")}   W ${high - low} L ${Math.round((high + low) / 2)}${name ? ` (${name})` : ""}`;
+  const offsets = shown().map((nv, k) => slices[k] - Math.round(nv.place[2])).map((n) => (n > 0 ? `+${n}` : `${n}`));
+  document.getElementById("where").textContent = `slice ${offsets.join(" | ")}   W ${high - low} L ${Math.round((high + low) / 2)}${name ? ` (${name})` : ""}`;
 }
 
 export function scroll(slices) {

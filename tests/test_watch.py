@@ -127,10 +127,18 @@ with watch.watched([Remote(Path("data"))], print), PULSE.request():
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_a_process_that_waits_for_an_answer(number: signal.Signals) -> None:
+MANY_FILES = """
+import os, resource
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, hard), hard))
+held = [os.dup(0) for _ in range(1100)]
+"""
+
+
+@pytest.mark.parametrize(("number", "before"), [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGINT, MANY_FILES)])
+def test_ctrl_c_ends_a_process_that_waits_for_an_answer(number: signal.Signals, before: str) -> None:
     stuck = STUCK if number == signal.SIGINT else f"import signal\nsignal.signal(15, lambda *_: None)\n{STUCK}"
-    command = [sys.executable, "-u", "-c", stuck]
+    command = [sys.executable, "-u", "-c", before + stuck]
     environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -102,7 +101,7 @@ def _thread(watcher: Watcher, stops: socket.socket | None) -> Iterator[None]:
         while not over.is_set():
             if stops is None:
                 over.wait(_LOOK_S)
-            elif select.select([stops], [], [], _LOOK_S)[0] and _STOPS & {*stops.recv(64)}:
+            elif _told_to_stop(stops):
                 watcher.stop()
             if watcher.look():
                 _leave(watcher.log)
@@ -114,6 +113,15 @@ def _thread(watcher: Watcher, stops: socket.socket | None) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _told_to_stop(stops: socket.socket) -> bool:
+    """Whether a signal to stop arrives within a look. By a time-out: `select` knows no descriptor above 1023."""
+    stops.settimeout(_LOOK_S)
+    try:
+        return bool(_STOPS & {*stops.recv(64)})
+    except TimeoutError:
+        return False
 
 
 def _leave(log: Callable[[str], None]) -> NoReturn:

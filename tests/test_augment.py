@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.train_config import AugmentConfig
+from tests.augmenting import NO_CHANGE
 from training.augment import augment, random_crop, to_window
 from training.augmentation.draws import draw
 from training.augmentation.intensity import change
@@ -14,17 +15,6 @@ from training.augmentation.spatial import move
 
 SHAPE = (6, 5, 4)
 WINDOW = (-175.0, 250.0)
-NO_CHANGE = AugmentConfig(
-    flip=0,
-    rotate_share=0,
-    zoom_share=0,
-    scale=0,
-    shift_hu=0,
-    gamma_share=0,
-    noise_hu=0,
-    blur_share=0,
-    low_resolution_share=0,
-)
 EVERYTHING = AugmentConfig(
     rotate_share=1,
     zoom_share=1,

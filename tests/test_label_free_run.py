@@ -142,10 +142,13 @@ def test_another_experiment_is_refused_in_the_same_folder(
     assert refused.ran == []
 
 
-def test_another_real_case_is_another_experiment(run: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "named"), [("ct.nii.gz", "ct"), ("liver.nii.gz", "masks")])
+def test_another_scan_or_mask_is_another_experiment(
+    run: Callable[..., Any], tmp_path: Path, file: str, named: str
+) -> None:
     run(Commands())
-    (tmp_path / "real" / "r1" / "ct.nii.gz").write_bytes(b"another scan")
-    with pytest.raises(InputError, match=r"cases\.real\.r1"):
+    (tmp_path / "real" / "r1" / file).write_bytes(b"another one")
+    with pytest.raises(InputError, match=rf"cases\.real\.r1\.{named}"):
         run(Commands())
 
 

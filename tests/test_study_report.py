@@ -87,7 +87,7 @@ def test_forced_choice_turns_repeated_pairs_back(tmp_path: Path) -> None:
     with (tmp_path / "report" / "answers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 23
-    right = [row["answer"] == row["right"] for row in rows if row["practice"] == "False" and row["repeat"] == "False"]
+    right = [row["answer"] == row["truth"] for row in rows if row["practice"] == "False" and row["repeat"] == "False"]
     assert right.count(True) == 15
 
 
@@ -112,6 +112,9 @@ def test_unfinished_readers_count_and_are_named(tmp_path: Path) -> None:
     found = run(folder, tmp_path)
     assert found["pooled"]["answered"] == 4
     assert any("not finished: Ann" in note for note in found["notes"])
+    AnswerBook(folder / ANSWERS).begin(Reader(name="Ben"))
+    read_all(folder, "Cid", lambda _, right: right, stop=2)  # practice only
+    assert "begun without an answer to a trial: Ben, Cid" in run(folder, tmp_path)["notes"]
 
 
 def test_the_files_are_whole_and_need_nothing_else(tmp_path: Path) -> None:
@@ -146,13 +149,20 @@ def test_nothing_is_reported_of_nothing(tmp_path: Path) -> None:
         report(folder, folder, margin=0.1, seed=0, log=lambda _: None)
 
 
-def figures(right: int, n: int, auc: Any = None, **test: Any) -> dict[str, Any]:
+def figures(right: int, n: int, auc: Any = None, unsure: int = 0, **test: Any) -> dict[str, Any]:
     from training.intervals import proportion
     from training.study.statistics import equivalence
 
     return {
         "equivalence": equivalence(right, n, 0.1) | test,
-        "pooled": {"accuracy": proportion(right, n), "clustered": None, "answered": n, "readers": 1, "auc": auc},
+        "pooled": {
+            "accuracy": proportion(right, n),
+            "clustered": None,
+            "answered": n,
+            "readers": 1,
+            "auc": auc,
+            "unsure": unsure,
+        },
         "readers": [{"role": "Radiologist"}],
         "study": {"organ": "liver", "real_lesions": 9, "real_scans": 3, "synthetic_lesions": 9, "synthetic_scans": 1},
     }
@@ -175,6 +185,11 @@ def test_the_sentence_says_no_more_than_was_found(right: int, n: int, expected: 
     assert not_expected not in text
     if n:
         assert f"{n} answers of 1 reader (radiologist) to 9 real liver lesions of 3 scans" in text
+
+
+def test_the_sentence_says_how_unsure_counts() -> None:
+    assert "accuracy, unsure as half right, 50 %" in sentence(figures(10, 20, unsure=4))
+    assert "unsure" not in sentence(figures(10, 20))
 
 
 def test_readers_who_answer_alike_prove_less() -> None:

@@ -137,6 +137,7 @@ def test_cohen_by_hand_and_by_scikit_learn() -> None:
     assert cohen_kappa(a, b)["value"] == pytest.approx(cohen_kappa_score(a, b))
     assert cohen_kappa(["real"] * 4, ["real"] * 4)["value"] is None
     assert cohen_kappa([], [])["value"] is None
+    assert cohen_kappa(["real"], ["synthetic"]) == {"value": None, "n": 1, "agreed": 0.0}
 
 
 def test_fleiss_of_the_published_example() -> None:

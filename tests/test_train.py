@@ -14,7 +14,8 @@ import torch
 from pipeline.catalog import Dataset
 from pipeline.errors import InputError, PhantumorError
 from pipeline.settings import resolve
-from pipeline.train_config import AugmentConfig, NetworkConfig, TrainConfig
+from pipeline.train_config import NetworkConfig, TrainConfig
+from tests.augmenting import NO_CHANGE
 from tests.datasets import make_dataset, with_manifest
 from training.augment import augment
 from training.checkpoint import load_for_inference, read_checkpoint
@@ -24,17 +25,6 @@ from training.train import TrainingInterrupted, learning_rate, train
 
 torch.set_num_threads(1)
 TINY = NetworkConfig(channels=(4, 8), strides=(2,))
-NO_CHANGE = AugmentConfig(
-    flip=0,
-    rotate_share=0,
-    zoom_share=0,
-    scale=0,
-    shift_hu=0,
-    gamma_share=0,
-    noise_hu=0,
-    blur_share=0,
-    low_resolution_share=0,
-)
 SHORT = TrainConfig(
     steps=12,
     warmup_steps=3,

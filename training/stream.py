@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -23,22 +23,21 @@ from pipeline.reader import EndlessReader, SampleReader, check_twins, refuse_ann
 from pipeline.settings import differences
 from pipeline.store import Location
 from training.device_copy import DeviceCopy
-from training.order import IntArray, Shuffle, Tail, batch_end, rank_positions
+from training.order import IntArray, Tail, batch_end, rank_positions
 from training.read_ahead import ReadAhead
 from training.reader import Batch, BatchReader, SourceReader, Window
 from training.selection import Weights
 from training.sources import EndlessPart, Part, Source, open_source
 from training.stream_arguments import (
+    SHUFFLES,
     check_cache,
-    check_choice,
+    check_choices,
     check_counts,
     check_rank,
     check_skipping,
     image_dtype,
     source_of,
 )
-
-_SHUFFLES: dict[bool | str, Shuffle] = {True: "full", "full": "full", "shard": "shard", False: "index"}
 
 
 class ShardStream:
@@ -97,14 +96,12 @@ class ShardStream:
     ) -> None:
         check_counts(batch_size=batch_size, threads=threads, prefetch=prefetch, world_size=world_size, epochs=epochs)
         check_rank(rank, world_size, seed)
-        check_choice("shuffle", shuffle, *_SHUFFLES)
-        check_choice("tail", tail, *get_args(Tail))
-        check_choice("on_broken", on_broken, "raise", "skip")
+        check_choices(shuffle, tail, on_broken)
         check_skipping(on_broken, world_size)
         check_cache(cache)
         self._copy = DeviceCopy(device)
         stored_as = image_dtype(window, dtype)
-        self._drawn = open_source(source_of(dataset, split, where, weights), seed, _SHUFFLES[shuffle])
+        self._drawn = open_source(source_of(dataset, split, where, weights), seed, SHUFFLES[shuffle])
         self.samples = self._drawn.samples  # of an epoch; None where there are none
         self.classes, self.patch_shape = self._drawn.classes, self._drawn.patch_shape
         self.spacing_mm = self._drawn.spacing_mm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import get_args
 
 import torch
 
@@ -11,10 +12,12 @@ from pipeline.catalog import Dataset
 from pipeline.errors import InputError
 from pipeline.object_cache import ObjectCache
 from pipeline.store import Location
+from training.order import Shuffle, Tail
 from training.reader import Window
 from training.selection import Weights
 from training.sources import Endless, Mixture, Source, Stored
 
+SHUFFLES: dict[bool | str, Shuffle] = {True: "full", "full": "full", "shard": "shard", False: "index"}
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.float64)
 
 
@@ -66,10 +69,15 @@ def check_cache(cache: object) -> None:
         )
 
 
-def check_choice(name: str, given: object, *allowed: object) -> None:
-    """It is one of those there are."""
-    if given not in allowed:
-        raise InputError(f"ShardStream: {name} must be one of {', '.join(map(repr, allowed))}, got {given!r}")
+def check_choices(shuffle: object, tail: object, on_broken: object) -> None:
+    """Each is one of those there are."""
+    for name, given, allowed in (
+        ("shuffle", shuffle, (*SHUFFLES,)),
+        ("tail", tail, get_args(Tail)),
+        ("on_broken", on_broken, ("raise", "skip")),
+    ):
+        if given not in allowed:
+            raise InputError(f"ShardStream: {name} must be one of {', '.join(map(repr, allowed))}, got {given!r}")
 
 
 def image_dtype(window: Window | None, dtype: torch.dtype | None) -> torch.dtype:

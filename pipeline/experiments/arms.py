@@ -77,7 +77,7 @@ def _variant(name: str, organ: str, config: GenerateConfig) -> tuple[str, tuple[
     low, high = config.tumors.of(organ).diameter_mm or (SMALL_MM, _LARGEST_MM)
     sizes = (max(low, SMALL_MM), max(high, SMALL_MM))
     flags = (f"--tumors.{organ}.diameter-mm", *(f"{size:g}" for size in sizes))
-    return f"synthetic, no tumors below {SMALL_MM:g} mm", flags
+    return f"synthetic, sizes log-uniform from {SMALL_MM:g} mm", flags
 
 
 def _check_differs(name: ArmName, organ: str, config: GenerateConfig) -> None:

@@ -5,6 +5,7 @@ Cases that are evaluated on must be in no training, whatever they are called: th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +16,14 @@ from pipeline.bank import next_split
 from pipeline.config import SPLITS
 from pipeline.errors import InputError
 from pipeline.experiments.settings import HoldOut
-from pipeline.files import writing_to
+from pipeline.files import sha256_of, writing_to
 from pipeline.organs import label_map
 from pipeline.sources import DICOM_FOLDER, ENDINGS, CaseSource, check_ids, find_cases
 
 FEWEST_TO_HOLD_OUT = 5
 CASE_FOLDER = "cases"  # of the experiment
 Group = Mapping[str, CaseSource]  # by case id
+Digests = dict[str, dict[str, dict[str, str]]]  # by role and case id: of `ct` and of `masks`
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class Cases:
     annotated: Group
     real: Group
 
-    def digests(self) -> dict[str, dict[str, str]]:
-        """sha256 of the CT of every case: what the experiment is made from."""
-        return {name: _digests(group) for name, group in vars(self).items()}
+    def digests(self) -> Digests:
+        """sha256 of CT and masks of every case: what the experiment is made from."""
+        return {name: {case_id: _digest(case) for case_id, case in group.items()} for name, group in vars(self).items()}
 
 
 def find_all(folders: Sequence[Path], labels: str | None) -> Group:
@@ -45,14 +47,14 @@ def find_all(folders: Sequence[Path], labels: str | None) -> Group:
     return {case.case_id: case for case in found}
 
 
-def check_apart(cases: Cases, digests: Mapping[str, Mapping[str, str]]) -> None:
+def check_apart(cases: Cases, digests: Digests) -> None:
     """InputError when a case that is evaluated on would be trained on: the same file, or the same bytes elsewhere."""
     for role, flag in (("healthy", "--healthy"), ("annotated", "--annotated")):
         group: Group = getattr(cases, role)
         by_path = {case.image.resolve(): case_id for case_id, case in group.items()}
-        by_digest = {digest: case_id for case_id, digest in digests[role].items()}
+        by_digest = {digest["ct"]: case_id for case_id, digest in digests[role].items()}
         for case_id, case in cases.real.items():
-            same = by_path.get(case.image.resolve()) or by_digest.get(digests["real"][case_id])
+            same = by_path.get(case.image.resolve()) or by_digest.get(digests["real"][case_id]["ct"])
             if same is not None:
                 raise InputError(
                     f"{case.image}: a real case is evaluated on and must be in no training, but {group[same].image} of "
@@ -123,8 +125,9 @@ def _link(link: Path, target: Path) -> None:
         link.symlink_to(target.resolve())
 
 
-def _digests(group: Group) -> dict[str, str]:
+def _digest(case: CaseSource) -> dict[str, str]:
     from pipeline.intake import source_digests
 
-    ct_only = {case_id: replace(case, label_file=None, masks={}) for case_id, case in group.items()}
-    return {case_id: next(iter(source_digests(case).values())) for case_id, case in ct_only.items()}
+    (ct,) = source_digests(replace(case, label_file=None, masks={})).values()
+    masks = [f"{file.name} {sha256_of(file)}" for file in case.files[1:]]
+    return {"ct": ct, "masks": hashlib.sha256("\n".join(sorted(masks)).encode()).hexdigest()}

@@ -12,6 +12,7 @@ import yaml
 from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
 from pipeline.experiments.arms import Arm
+from pipeline.experiments.cases import Digests
 from pipeline.experiments.plan import GENERATE_CONFIG, TRAIN_CONFIG, Step
 from pipeline.experiments.settings import LabelFree
 from pipeline.files import replace_file, writing_to
@@ -30,14 +31,14 @@ def document_of(
     arms: tuple[str, ...],
     generate: GenerateConfig,
     train: TrainConfig,
-    digests: Mapping[str, Mapping[str, str]],
+    digests: Digests,
     splits: Mapping[str, str],
 ) -> Document:
-    """`experiment.yaml`: resolved settings, and every case with the sha256 of its CT."""
+    """`experiment.yaml`: resolved settings, and every case with the sha256 of its CT and of its masks."""
     return {
         "experiment": KIND,
         "settings": wanted.model_dump(mode="json") | {"arms": list(arms)},
-        "cases": {role: dict(found) for role, found in digests.items()},
+        "cases": digests,
         "splits": dict(splits),
         "generate": generate.model_dump(mode="json"),
         "train": train.model_dump(mode="json"),

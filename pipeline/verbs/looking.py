@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -53,8 +54,15 @@ def explore(
 
 def _predict(run: str, dataset: Dataset, index: int) -> Labels:
     """What a run says of a stored sample, uint8 class ids (X, Y, Z)."""
-    ours("training")
-    from training.predict import load_segmenter, predict_samples
+    from training.predict import predict_samples
 
-    (predicted,) = predict_samples(load_segmenter([Path(one) for one in run.split(", ")]), dataset, [index], 1)
+    (predicted,) = predict_samples(_segmenter(run), dataset, [index], 1)
     return predicted.prediction
+
+
+@lru_cache(1)
+def _segmenter(run: str) -> Any:
+    ours("training")
+    from training.predict import load_segmenter
+
+    return load_segmenter([Path(one) for one in run.split(", ")])

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from training.report.verdict import headline
+
 Figures = Mapping[str, Any]
 
 
@@ -41,12 +43,15 @@ _SHOWN = ("dice", "false_positive_lesions", "false_positive_ml")
 
 
 def describe_comparison(record: Figures, out: Path) -> list[str]:
-    """A comparison in a few lines, of all tumors together where there are any."""
+    """A comparison in a few lines, of all tumors together where there are any; each p is after Holm."""
     rows = [*record["measures"], *record["shares"]]
+    if not rows:
+        return [headline(record), f"report: {out / 'report.html'}"]
     names = [row["class"] for row in rows]
     name = "all_tumors" if "all_tumors" in names else next((n for n in names if n.endswith("_tumor")), names[0])
     own = [row for row in rows if row["class"] == name]
     return [
+        headline(record),
         f"{name} in {record['pairs']['samples']} samples of {record['pairs']['source_cases']} source cases, a and b:",
         *(_difference(row) for row in own if row["measure"] in _SHOWN),
         *(_counts(row) for row in own if "mcnemar_p" in row and row["n"]),
@@ -58,12 +63,12 @@ def _difference(row: Figures) -> str:
     low, high = row["difference"]["low"], row["difference"]["high"]
     interval = "no interval" if low is None else f"{low:+.2f} to {high:+.2f}"
     means = f"{_number(row['mean_a'])} and {_number(row['mean_b'])}"
-    return f"{row['measure']}: {means}, b minus a {interval}, p {_p(row['permutation_p'])} (n {row['n']})"
+    return f"{row['measure']}: {means}, b minus a {interval}, p {_p(row['permutation_p_holm'])} (n {row['n']})"
 
 
 def _counts(row: Figures) -> str:
     a, b = (row[side]["count"] for side in ("a", "b"))
-    return f"{row['measure']}: {a} and {b} of {row['n']}, p {_p(row['mcnemar_p'])}"
+    return f"{row['measure']}: {a} and {b} of {row['n']}, p {_p(row['mcnemar_p_holm'])}"
 
 
 def _p(value: float | None) -> str:

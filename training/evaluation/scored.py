@@ -11,8 +11,7 @@ from pipeline.errors import InputError
 from pipeline.progress import Progress
 from training.evaluation.pairs import Scored
 from training.records import CaseResult, ScanCandidates, ScoreSettings
-from training.report import Example, choose_examples, write_report
-from training.report.examples import shown_slice
+from training.report import choose_examples, write_report
 from training.scoring import score_case
 from training.summary import aggregate
 
@@ -41,7 +40,7 @@ def evaluate(
     candidates = [_of_volume(found, least_candidate_mm3) for result in results for found in result.candidates]
     metrics = aggregate(scores, lesions, candidates, settings=settings)
     chosen = (scored.example(case_id, caption) for case_id, caption in choose_examples(scores).items())
-    shown = [_one_slice(example) for example in chosen if example is not None]
+    shown = (example for example in chosen if example is not None)
     report = write_report(out, metrics, scores, lesions, shown, context)
     log(f"wrote {report}")
     return {**metrics, "context": dict(context)}
@@ -70,11 +69,3 @@ def _score(scored: Scored, settings: ScoreSettings) -> list[CaseResult]:
 
 def _of_volume(found: ScanCandidates, least_mm3: float) -> ScanCandidates:
     return replace(found, candidates=tuple(one for one in found.candidates if one.volume_mm3 >= least_mm3))
-
-
-def _one_slice(example: Example) -> Example:
-    """The slice that is shown, so that whole CTs of all examples are never in memory at once."""
-    z = shown_slice(example.truth, example.prediction)
-    ct = example.ct[:, :, z : z + 1].copy()
-    truth, prediction = (labels[:, :, z : z + 1].copy() for labels in (example.truth, example.prediction))
-    return replace(example, ct=ct, truth=truth, prediction=prediction)

@@ -8,8 +8,8 @@ from typing import Any
 
 from training.realism.charts import Line, line_chart
 from training.report.cells import number, table
-from training.report.charts import BLUE, VERMILION
 from training.report.markup import Markup, join, tag
+from training.report.plot import BLUE, VERMILION
 from training.report.sections import section
 
 Record = Mapping[str, Any]

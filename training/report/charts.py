@@ -9,16 +9,11 @@ from training.report.cells import percent
 from training.report.markup import Markup, tag
 from training.report.plot import (
     BLUE,
-    GREEN,
     GREY,
     INK,
     LEFT,
-    ORANGE,
     PLOT_WIDTH,
-    PURPLE,
     RIGHT,
-    SKY,
-    VERMILION,
     WIDTH,
     line,
     percent_grid,
@@ -30,18 +25,6 @@ from training.report.plot import (
     y_at,
 )
 
-__all__ = [
-    "BLUE",
-    "GREEN",
-    "ORANGE",
-    "PURPLE",
-    "SKY",
-    "VERMILION",
-    "ShareBar",
-    "count_bars",
-    "grouped_bars",
-    "share_bars",
-]
 _GROUP = 0.66  # of a slot's width that its bars fill
 _KEY_HEIGHT = 22.0
 

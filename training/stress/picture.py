@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.figures import WINDOW_HU, png_bytes, to_display
 from training.report.cells import number
-from training.report.charts import BLUE, ORANGE, SKY, VERMILION
+from training.report.plot import BLUE, ORANGE, SKY, VERMILION
 from training.stress.levels import STEPS, Level
 from training.stress.score import Slice
 

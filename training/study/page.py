@@ -8,6 +8,7 @@ from typing import Any
 from training.report.cells import Cell, counted, number, percent, share_cell, table
 from training.report.charts import ShareBar, share_bars
 from training.report.markup import Markup, html_document, join, tag
+from training.report.opening import NOTICE
 from training.report.sections import definitions, section
 from training.report.style import CSS
 from training.study.verdict import headline
@@ -15,7 +16,6 @@ from training.study.verdict import headline
 Record = Mapping[str, Any]
 
 TITLE = "Reader study: real or synthetic?"
-NOTICE = "Research software, not for clinical use"
 _MOST_BARS = 8  # readers in one chart
 _MODES = {
     "yes-no": "one lesion at a time, real or synthetic, with confidence",

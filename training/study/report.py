@@ -44,7 +44,11 @@ def report(folder: Path, out: Path, *, margin: float, seed: int, log: Callable[[
     given = [(reader, answers) for reader, answers in map(book.read, book.readers()) if reader is not None]
     if not any(not one.practice for _, answers in given for one in answers):
         raise InputError(f"{folder}: no trial is answered yet; `phantumor study serve {folder}` asks readers")
-    document = _figures(study, truth, given, margin, seed) | {
+    document = _figures(study, truth, given, margin, seed)
+    silent = [reader.name for reader, answers in given if all(one.practice for one in answers)]
+    if silent:
+        document["notes"].append(f"begun without an answer to a trial: {', '.join(silent)}")
+    document |= {
         "machine": machine_observer(folder, study, truth),
         "leak_check": json.loads((folder / design.LEAKS).read_bytes()),
     }
@@ -105,18 +109,18 @@ def _notes(figures: Mapping[str, Any], study: Study) -> list[str]:
         )
     if pooled["readers"] < 3:
         notes.append(
-            f"{counted(pooled['readers'], 'reader')}: the figures say what these people see, not readers at large"
+            f"{counted(pooled['readers'], 'reader')}: the figures are of who read here, not of readers at large"
         )
     return notes
 
 
 def _csv(given: Given, truth: Answers) -> str:
-    """Every answer with the right one beside it, as it was shown."""
+    """Every answer with the truth beside it, as it was shown."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, (*COLUMNS, "right"), lineterminator="\n")
+    writer = csv.DictWriter(out, (*COLUMNS, "truth"), lineterminator="\n")
     writer.writeheader()
     for reader, answers in given:
-        writer.writerows(csv_row(reader, one) | {"right": _right(one, truth)} for one in answers)
+        writer.writerows(csv_row(reader, one) | {"truth": _right(one, truth)} for one in answers)
     return out.getvalue()
 
 

@@ -159,11 +159,11 @@ def answers_needed(margin: float) -> int:
 def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> Record:
     """Agreement of two sequences of answers beyond chance (Cohen 1960): `value`, `n`, observed share `agreed`.
 
-    None where chance alone would agree always, as both gave one and the same answer throughout.
+    None of fewer than two answers, and where chance alone would agree always, as both gave one and the same throughout.
     """
     n = len(first)
-    if not n:
-        return {"value": None, "n": 0, "agreed": None}
+    if n < 2:
+        return {"value": None, "n": n, "agreed": float(first[0] == second[0]) if n else None}
     names = sorted({*first, *second})
     table = np.zeros((len(names), len(names)))
     for a, b in zip(first, second, strict=True):

@@ -16,7 +16,10 @@ def sentence(figures: Record) -> str:
     if not test["n"]:
         return "No reader has answered a trial yet; nothing can be said."
     scope = _scope(figures)
-    share = f"accuracy {percent(test['share'])}, 90 % interval {percent(test['low'])} to {percent(test['high'])}"
+    halves = ", unsure as half right," if pooled["unsure"] else ""
+    share = (
+        f"accuracy{halves} {percent(test['share'])}, 90 % interval {percent(test['low'])} to {percent(test['high'])}"
+    )
     margin = f"{100 * test['margin']:g} percentage points"
     if test["met"]:
         text = (

@@ -110,10 +110,10 @@ function predicted(classes) {
   return classes.map((entry) => (entry.predicted ? entry : { ...entry, predicted: true, color: entry.id % 2 ? "#CCCCCC" : "#56B4E9", name: `${entry.name}, predicted` }));
 }
 
-// Numbers of a label image to colors; background is clear, and so are organs that are not wanted.
-function colors(classes, organs) {
+// Numbers of a label image to colors; background is clear, and so are organs that are not wanted, and tumors of a healthy twin.
+function colors(classes, organs, tumors) {
   const channel = (from) => classes.map(({ color }) => parseInt(color.slice(from, from + 2), 16));
-  const seen = ({ id }) => id > 0 && (organs || id % 2 === 0); // even ids are tumors
+  const seen = ({ id }) => id > 0 && (id % 2 ? organs : tumors); // even ids are tumors
   return { R: channel(1), G: channel(3), B: channel(5), A: classes.map((entry) => (seen(entry) ? 255 : 0)), I: classes.map((_, k) => k), labels: classes.map(({ name }) => name) };
 }
 
@@ -138,7 +138,7 @@ export async function arrange(settings) {
     [one.volumes[0].cal_min, one.volumes[0].cal_max] = [low, high];
     one.volumes.forEach((layer, k) => {
       layer.opacity = k ? settings.opacity / 100 : 1;
-      if (layer.classes) layer.setColormapLabel(colors(layer.classes, settings.organs));
+      if (layer.classes) layer.setColormapLabel(colors(layer.classes, settings.organs, one.baseLayer !== "healthy"));
     });
     one.opts.sliceType = sliceType(one, settings.view);
     one.updateGLVolume(); // draws

@@ -6,7 +6,7 @@ body { font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif
   max-width: 1040px; margin: 0 auto; padding: 24px 28px 48px; }
 h1 { font-size: 17px; color: #555; font-weight: 600; margin: 0 0 8px; }
 h2 { font-size: 20px; margin: 40px 0 6px; border-bottom: 1px solid #ddd; padding-bottom: 4px; }
-.headline { font-size: 30px; line-height: 1.25; font-weight: 700; margin: 0 0 8px; }
+.headline { font-size: 30px; line-height: 1.25; font-weight: 700; margin: 0 0 8px; text-wrap: balance; }
 .lead { font-size: 16px; margin: 0 0 4px; }
 .explain, figcaption, .note { color: #555; }
 .explain { margin: 4px 0 12px; max-width: 76ch; }

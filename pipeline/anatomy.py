@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from pipeline.case import Float16Array, Int16Array, OrganStats, UInt8Array
+from pipeline.components import connected_components
 from pipeline.errors import InputError
 from pipeline.grid import Slices3, bounding_box, slices3
 from pipeline.organs import CLASS_NAMES, HOLLOW, TUMOR_ORGANS, is_tumor, organ_id, tumor_id, tumor_organ
@@ -173,7 +174,7 @@ def lesions(organs: UInt8Array, organ: str) -> npt.NDArray[np.int32]:
     if not mask.any():
         return np.empty((0, 2), np.int32)
     low, high = bounding_box(mask)
-    pieces = cc3d.connected_components(mask[slices3(low, high)], connectivity=26)
+    pieces = connected_components(mask[slices3(low, high)], 26)
     at = np.argwhere(pieces)
     number = pieces[tuple(at.T)].astype(np.int32) - 1
     flat = np.ravel_multi_index(tuple((at + low).T), organs.shape).astype(np.int32)

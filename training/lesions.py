@@ -13,6 +13,7 @@ import cc3d
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.components import connected_components
 from training.metrics import (
     BoolArray,
     FloatArray,
@@ -107,7 +108,7 @@ class Components:
 
 def components(mask: BoolArray, connectivity: int) -> Components:
     """Components of a mask `(X, Y, Z)`, connected by faces (6), also edges (18), also corners (26)."""
-    labels = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=connectivity)
+    labels = connected_components(mask, connectivity)
     found = cc3d.statistics(labels)
     return Components(labels, found["voxel_counts"].astype(np.int64), found["centroids"], found["bounding_boxes"])
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,17 +29,23 @@ from pipeline.explore.facts import dataset_facts, round_edges
 from pipeline.explore.filters import expression, parse_filters
 from pipeline.explore.kept import Kept
 from pipeline.explore.routes import PAGE, explore_routes
+from pipeline.explore.scored_images import FromTraining
 from pipeline.volume import write_nifti
 from pipeline.where import positions
 from tests.annotated import make_annotated_bank
 from tests.command import run
 from tests.datasets import make_dataset
 from tests.pages import client
+from training.evaluate import evaluate_folders
+from training.evaluation.label_names import folder_labels
 from workers.generate import generate
 
 
 def never(*_: object) -> Any:
     raise AssertionError("nothing here is predicted")
+
+
+NEVER = FromTraining(never, lambda *given: folder_labels(*given).apply)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +92,6 @@ def test_histograms_leave_their_own_filter_out(page: TestClient, dataset: Datase
     for name in ("split", "case_id", "n_tumors"):
         others = expression(facts, filters.without(name))
         found = positions(dataset, others) if others else np.arange(dataset.rows)
-        if filters.where and filters.without(name).choices:
-            continue  # an expression and a choice may be met by two tumors of a sample; the histogram counts both
         assert sum(entry["count"] for entry in charts[name]["names"]) == len(found)
 
 
@@ -96,6 +101,45 @@ def test_tumors_are_counted_that_meet_the_filters_on_tumors(page: TestClient, da
     charts = page.get(f"/api/charts?diameter_mm={middle}..").json()
     assert charts["kind"]["names"] == [{"name": "bright", "count": sum(d >= middle for d in diameters)}]
     assert sum(charts["diameter_mm"]["counts"]) == len(diameters)
+
+
+@pytest.mark.parametrize(
+    ("query", "meets"),
+    [
+        ("split=val&diameter_mm=..{cut}", lambda tumor, split, cut: tumor["diameter_mm"] < cut and split == "val"),
+        ("where=diameter_mm < {cut}", lambda tumor, _, cut: tumor["diameter_mm"] < cut),
+        (
+            "where=diameter_mm < {cut}&contrast_hu=..100",
+            lambda tumor, _, cut: tumor["diameter_mm"] < cut and tumor["contrast_hu"] < 100,
+        ),
+    ],
+)
+def test_the_table_shows_the_largest_tumor_that_meets_the_filters(
+    page: TestClient, dataset: Dataset, query: str, meets: Callable[[dict[str, Any], str, float], bool]
+) -> None:
+    cut = 3.8  # mm; some samples have a tumor on either side of it
+    rows = dataset.manifest.to_pylist()
+    expected = {
+        row["index"]: max(sizes)
+        for row in rows
+        if (sizes := [t["diameter_mm"] for t in row["tumors"] if meets(t, row["split"], cut)])
+    }
+    answer = page.get(f"/api/table?{query.format(cut=cut)}&limit=500&sort=diameter_mm").json()
+    assert answer["by_tumor"]
+    assert {row["index"]: row["diameter_mm"] for row in answer["rows"]} == expected
+    assert [row["diameter_mm"] for row in answer["rows"]] == sorted(expected.values())
+    for row in answer["rows"]:
+        assert rows[row["index"]]["tumors"][row["tumor"]]["diameter_mm"] == row["diameter_mm"]
+    assert any(size < max(t["diameter_mm"] for t in rows[index]["tumors"]) for index, size in expected.items())
+    counts = page.get(f"/api/charts?{query.format(cut=cut)}").json()["kind"]["names"]
+    assert counts[0]["count"] == sum(meets(t, row["split"], cut) for row in rows for t in row["tumors"])
+
+
+def test_without_a_filter_on_tumors_the_largest_stands_for_a_sample(page: TestClient, dataset: Dataset) -> None:
+    answer = page.get("/api/table?split=val&limit=500").json()
+    assert not answer["by_tumor"]
+    for row in answer["rows"]:
+        assert row["diameter_mm"] == max((t["diameter_mm"] for t in dataset.row(row["index"])["tumors"]), default=None)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +173,10 @@ def test_the_page_of_a_sample_is_found(page: TestClient) -> None:
         ("/api/table?diameter_mm=..", "5..10"),
         ("/api/table?sort=spec", "sort=spec"),
         ("/api/table?offset=-1", "whole number"),
-        ("/api/table?where=spec like 'x'", "--where"),
-        ("/api/table?where=__import__('os').system('x')", "--where"),
+        ("/api/table?where=spec like 'x'", "Filter box: it cannot be read"),
+        ("/api/table?where=__import__('os').system('x')", "Filter box: unknown column"),
+        ("/api/table?where=diamter_mm < 3&split=val", "Filter box: unknown column diamter_mm"),
+        (f"/api/table?where={'n_tumors = 1 or ' * 200}index = 1", "Filter box: 3209 characters"),
         ("/api/sample/s000000099", "no sample"),
         ("/api/sample/..%2f..%2fetc", "sample"),
         ("/api/sample/s000000001/image.png", ".nii"),
@@ -143,6 +189,7 @@ def test_what_makes_no_sense_is_explained(page: TestClient, path: str, part: str
     assert answer.status_code in (400, 404)
     if answer.status_code == 400:
         assert part in answer.json()["error"]
+        assert "--where" not in answer.json()["error"]
 
 
 def test_a_name_with_quotes_survives_the_expression(dataset: Dataset) -> None:
@@ -277,7 +324,7 @@ def test_predictions_of_a_dataset_stand_beside_the_truth(tmp_path: Path, dataset
         asked.append((run, index))
         return of.sample(index).label // 2
 
-    page = client(explore_routes(open_collection(str(folder), predict)))
+    page = client(explore_routes(open_collection(str(folder), FromTraining(predict, never))))
     assert page.get("/api/about").json()["labels"] == {"truth": "truth", "prediction": "prediction"}
     row = page.get("/api/table").json()["rows"][0]
     assert (row["id"], row["dice"], row["found"], row["false_positive_lesions"]) == ("s000000003", 0.5, "found", 1)
@@ -295,10 +342,38 @@ def test_label_maps_without_a_ct_are_shown(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write_nifti(tmp_path / name / "anna.nii.gz", label, np.eye(4))
     context = {name: str(tmp_path / name) for name in ("truth", "predictions")}
-    cases = ScoredCases(write_evaluation(tmp_path / "report", context, "anna"), never)
+    cases = ScoredCases(write_evaluation(tmp_path / "report", context, "anna"), NEVER)
     layers = cases.layers(0, ["image", "truth", "prediction"])
     assert not layers["image"].data.any()
     np.testing.assert_array_equal(layers["prediction"].data, label)
+
+
+def test_label_maps_of_other_ids_are_shown_as_they_were_scored(tmp_path: Path) -> None:
+    for folder, (organ, tumor), name in (("truth", (6, 7), "anna"), ("predictions", (1, 2), "anna_0000")):
+        label = np.zeros((6, 6, 6), np.uint8)
+        label[1:5, 1:5, 1:5], label[2, 2, 2] = organ, tumor
+        (tmp_path / folder).mkdir()
+        write_nifti(tmp_path / folder / f"{name}.nii.gz", label, np.eye(4))
+    maps = {"labels": "liver=6,liver_tumor=7", "prediction_labels": "lits"}
+    folders = tmp_path / "truth", tmp_path / "predictions"
+    evaluate_folders(*folders, tmp_path / "report", **maps, log=lambda _: None)
+    layers = open_collection(str(tmp_path / "report"), NEVER).layers(0, ["truth", "prediction"])
+    assert [np.unique(layers[name].data).tolist() for name in ("truth", "prediction")] == [[0, 1, 2], [0, 1, 2]]
+    # A flag says otherwise, and a map that does not know the ids is named with its flag.
+    other = open_collection(str(tmp_path / "report"), NEVER, prediction_labels="kidney=1,kidney_tumor=2")
+    assert np.unique(other.layers(0, ["prediction"])["prediction"].data).tolist() == [0, 5, 6]
+    with pytest.raises(InputError, match=r"anna.nii.gz.*--labels"):
+        open_collection(str(tmp_path / "report"), NEVER, labels="lits").layers(0, ["truth"])
+
+
+@pytest.mark.parametrize(
+    ("file", "lost"), [("cases.parquet", "tumor"), ("cases.parquet", "found_lesions"), ("lesions.parquet", "matched")]
+)
+def test_an_evaluation_of_another_version_is_one_message(tmp_path: Path, file: str, lost: str) -> None:
+    folder = write_evaluation(tmp_path / "report", {"data": "data"}, "anna")
+    pq.write_table(pq.read_table(folder / file).drop_columns([lost]), folder / file)
+    with pytest.raises(InputError, match=rf"{file}: written by another version, it lacks the columns {lost}"):
+        open_collection(str(folder), NEVER).facts  # noqa: B018
 
 
 def test_a_case_may_be_called_anything(tmp_path: Path) -> None:
@@ -308,7 +383,7 @@ def test_a_case_may_be_called_anything(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         write_nifti(tmp_path / folder / f"{name}.nii.gz", label, np.eye(4))
     context = {folder: str(tmp_path / folder) for folder in ("truth", "predictions")}
-    page = client(explore_routes(open_collection(str(write_evaluation(tmp_path / "report", context, name)), never)))
+    page = client(explore_routes(open_collection(str(write_evaluation(tmp_path / "report", context, name)), NEVER)))
     kept = page.get(f"/api/sample/{quote(name)}/truth.nii.gz")
     assert (kept.status_code, quote(name) in kept.headers["content-disposition"]) == (200, True)
 
@@ -316,10 +391,10 @@ def test_a_case_may_be_called_anything(tmp_path: Path) -> None:
 def test_damaged_evaluations_are_named(tmp_path: Path) -> None:
     folder = write_evaluation(tmp_path / "report", {}, "anna")
     with pytest.raises(InputError, match="does not say what was scored"):
-        open_collection(str(folder), never).layers(0, ["image"])
+        open_collection(str(folder), NEVER).layers(0, ["image"])
     (folder / "metrics.json").write_text("[]")
     with pytest.raises(InputError, match=r"metrics.json.*evaluate"):
-        open_collection(str(folder), never)
+        open_collection(str(folder), NEVER)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -328,7 +403,7 @@ def test_damaged_evaluations_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["nowhere"], "not a phantumor dataset"),
+        (["nowhere"], "nowhere: no such folder. `explore` opens a dataset"),
         (["nowhere", "--host", "0.0.0.0"], "--i-know"),
         (["nowhere", "--port", "70000"], "port"),
     ],
@@ -345,4 +420,22 @@ def test_bad_commands_end_at_once(
 def test_a_run_is_told_from_a_dataset(tmp_path: Path) -> None:
     (tmp_path / "last.pt").touch()
     with pytest.raises(InputError, match="phantumor evaluate --run"):
-        open_collection(str(tmp_path), never)
+        open_collection(str(tmp_path), NEVER)
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("notes.txt", "neither dataset.json nor cases.parquet with metrics.json"),
+        ("comparison.json", "open the folder of one of them"),
+        ("bank.json", "is a bank"),
+        ("study.json", "phantumor study serve"),
+    ],
+)
+def test_a_folder_of_something_else_says_what_can_be_opened(tmp_path: Path, file: str, part: str) -> None:
+    (tmp_path / file).touch()
+    with pytest.raises(
+        InputError, match=r"a dataset that .* or a folder that `phantumor evaluate --out` wrote.*a run"
+    ) as told:
+        open_collection(str(tmp_path), NEVER)
+    assert part in str(told.value)

@@ -155,6 +155,32 @@ def test_a_study_is_never_written_over(inputs: Path, tmp_path: Path, capsys: Any
     assert (code, "exists already" in error) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "help_of"),
+    [
+        (["create", "--real", "x"], "phantumor study create --help"),
+        (["report"], "phantumor study report --help"),
+        (["invent"], "phantumor study --help"),
+    ],
+)
+def test_wrong_usage_points_to_the_help_of_its_verb(capsys: Any, words: list[str], help_of: str) -> None:
+    code, _, error = run(capsys, "study", *words)
+    assert (code, f"See `{help_of}`" in error) == (2, True), error
+
+
+def test_a_study_that_is_stopped_leaves_nothing_and_says_so(
+    inputs: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["pipeline.study.create"], "write_cases", stopped)
+    code, _, error = run(capsys, *words(inputs, tmp_path / "s", "--cases", 4, "--practice", 0))
+    assert (code, "no study was made; the same command begins again" in error) == (1, True), error
+    assert "goes on from there" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_leak_stops_the_study(inputs: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def leaky(folder: Path, *rest: Any) -> None:
         write(folder, *rest)

@@ -38,10 +38,10 @@ def chromium() -> Iterator[Any]:
 class Served:
     """A study on a free port; `end` stops it as a crash of the machine would, for the page."""
 
-    def __init__(self, study: Path, port: int = 0) -> None:
+    def __init__(self, study: Path, port: int = 0, token: str = "secret") -> None:
         listening = bound("127.0.0.1", port)
         self.port = int(listening.getsockname()[1])
-        app = application(routes(Reading(study)), "secret", self.port, writes=WRITES)
+        app = application(routes(Reading(study)), token, self.port, writes=WRITES)
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
         self._listening = listening
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]})
@@ -59,7 +59,7 @@ class Page:
     def __init__(self, browser: Any, served: Served) -> None:
         self.asked: list[str] = []
         self.errors: list[str] = []
-        self.page = browser.new_page(viewport={"width": 480, "height": 320})
+        self.page = browser.new_context(viewport={"width": 480, "height": 320}).new_page()
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(f"http://127.0.0.1:{served.port}/?token=secret")
@@ -178,6 +178,40 @@ def test_an_answer_waits_for_a_server_that_is_gone_and_the_reader_goes_on(open_p
         assert page.text("#progress") == "2 of 4 answered"
     finally:
         again.end()
+
+
+def test_a_server_with_another_token_is_told_and_gets_the_answer(open_page: Any) -> None:
+    study, served, page = open_page("yes-no", trials=2, practice=0)
+    page.begin("Ann")
+    served.end()
+    again = Served(study, served.port, token="another")
+    try:
+        for key in ("r", "2", "Enter"):
+            page.page.keyboard.press(key)
+        page.wait("#message:has-text('open the new address in another tab')")
+        other = page.page.context.new_page()
+        other.goto(f"http://127.0.0.1:{served.port}/?token=another")
+        page.wait("body[data-phase=reading][data-number='1']")
+        assert page.page.is_hidden("#message")
+        other.close()
+    finally:
+        again.end()
+
+
+def test_a_second_tab_is_told_that_its_answer_was_not_kept(open_page: Any, chromium: Any) -> None:
+    study, served, page = open_page("yes-no", trials=3, practice=0)
+    page.begin("Ann")
+    second = Page(chromium, served)
+    second.begin("Ann", known=True)
+    page.answer("s", "5")
+    second.answer("r", "2")
+    told = second.text("#message")
+    assert "case 1 of 4 had been answered as “ann” in another tab" in told
+    assert "goes on with case 2 of 4" in told
+    assert [one.answer for one in answers(study, "ann")] == ["synthetic"]
+    second.answer("r", "2")
+    assert second.page.is_hidden("#message")
+    second.page.close()
 
 
 def test_time_in_a_hidden_tab_does_not_count(open_page: Any) -> None:

@@ -15,6 +15,8 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.study.answers import Answer, AnswerBook, Reader
 from pipeline.study.design import ANSWERS, TRUTH, Answers, Mode, order, read_study
+from pipeline.study.reading import Reading
+from tests.command import run as command
 from tests.studies import make_study
 from training.realism.classifier import Side, two_sample_auc
 from training.study import describe, report
@@ -106,6 +108,20 @@ def test_the_machine_tells_bright_balls_from_dark_ones(tmp_path: Path) -> None:
     assert machine["auc"]["border"]["auc"] > 0.95
 
 
+def test_few_cases_give_no_auc_of_readers_or_machine(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "study", trials=4, practice=0)
+    read_all(folder, "Ann", lambda _, right: right)
+    found = run(folder, tmp_path)
+    assert found["pooled"]["auc"]["value"] is found["readers"][0]["auc"]["value"] is None
+    assert found["machine"]["auc"]["border"]["auc"] is None
+    told = "\n".join(describe(found, tmp_path))
+    assert "no AUC: fewer than 5 real or synthetic cases were rated" in told
+    assert "no AUC: fewer than 5 real or synthetic lesions could be measured" in told
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert "fewer than 5 cases of a class" in html
+    assert "no AUC: fewer than 5 real or synthetic cases were rated" in html
+
+
 def test_unfinished_readers_count_and_are_named(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "study", trials=10, practice=2)
     read_all(folder, "Ann", lambda _, right: right, stop=6)
@@ -147,6 +163,46 @@ def test_nothing_is_reported_of_nothing(tmp_path: Path) -> None:
         run(folder, tmp_path)
     with pytest.raises(InputError, match="another folder"):
         report(folder, folder, margin=0.1, seed=0, log=lambda _: None)
+
+
+def test_a_second_report_says_that_it_replaces_the_first(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "study", trials=4, practice=0)
+    read_all(folder, "Ann", lambda _, right: right)
+    said: list[str] = []
+    run(folder, tmp_path, log=said.append)
+    run(folder, tmp_path, log=said.append)
+    assert ["anew" in line for line in said] == [False, True]
+
+
+@pytest.mark.parametrize("content", [None, b"{}", b"half"])
+def test_a_report_never_replaces_another_study(tmp_path: Path, content: bytes | None) -> None:
+    folder = make_study(tmp_path / "study", trials=4, practice=0)
+    read_all(folder, "Ann", lambda _, right: right)
+    other = make_study(tmp_path / "other", trials=4, practice=0) / "study.json"
+    if content is not None:
+        other.write_bytes(content)
+    before = other.read_bytes()
+    with pytest.raises(InputError, match="give another folder"):
+        report(folder, other.parent, margin=0.1, seed=0, log=lambda _: None)
+    assert other.read_bytes() == before
+
+
+def test_files_of_another_study_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_study(tmp_path / "study", trials=4, practice=1)
+    other = make_study(tmp_path / "other", trials=12, practice=2, seed=1)
+    read_all(other, "Ann", lambda _, right: right)
+    (folder / ANSWERS / "ann.jsonl").write_bytes((other / ANSWERS / "ann.jsonl").read_bytes())
+    words = ["study", "report", folder, "--out", tmp_path / "report"]
+    code, _, told = command(capsys, *words)
+    assert (code, "ann.jsonl: answer 2 is to trial t001" in told, "of another study" in told) == (2, True, True), told
+    with pytest.raises(InputError, match="of another study"):
+        Reading(folder).begin(Reader(name="Ann"))
+    (other / TRUTH).write_bytes((folder / TRUTH).read_bytes())
+    code, _, told = command(capsys, "study", "report", other, "--out", tmp_path / "report")
+    assert (code, "truth.json: is of another study" in told) == (2, True), told
+    (folder / "practice.json").write_text('{"trials": {}}')
+    with pytest.raises(InputError, match=r"practice\.json: is of another study"):
+        Reading(folder)
 
 
 def figures(right: int, n: int, auc: Any = None, unsure: int = 0, **test: Any) -> dict[str, Any]:

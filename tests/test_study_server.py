@@ -113,6 +113,15 @@ def test_there_is_no_way_back_and_none_ahead(study: Path) -> None:
         assert "right" not in reply.json()
 
 
+def test_an_answer_sent_again_is_kept_once(study: Path) -> None:
+    client = browser(study)
+    begin(client)
+    first, again = say(client, 0), say(client, 0)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert say(client, 0, time_ms=1001).status_code == 409
+    assert len(AnswerBook(study / ANSWERS).read("ann")[1]) == 1
+
+
 @pytest.mark.parametrize(
     "changes",
     [

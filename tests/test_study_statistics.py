@@ -81,7 +81,19 @@ def test_the_auc_of_readers_is_their_mean_and_missing_ratings_are_left_out() -> 
     assert found["value"] == pytest.approx(2 / 3)
     assert found["low"] < 2 / 3 < found["high"]
     few = auc_interval(ratings[:, 4:8], synthetic[4:8], seed=0)
-    assert (few["value"] is not None, few["low"]) == (True, None)
+    assert (few["value"], few["low"]) == (None, None)
+    assert "fewer than 5 real or synthetic cases" in few["note"]
+
+
+def test_a_reader_of_few_cases_is_left_out_of_the_auc() -> None:
+    synthetic = np.repeat([False, True], 6)
+    whole, begun = np.repeat([0.0, 1.0], 6), np.full(12, np.nan)
+    begun[[0, 1, 6, 7]] = [1, 1, 0, 0]  # rates two of each class, the wrong way round
+    assert auc_interval(np.array([whole, begun]), synthetic, seed=0)["value"] == 1
+    assert auc_interval(begun[None], synthetic, seed=0)["value"] is None
+    begun[[0, 1, 2, 3, 4, 6, 7, 8, 9, 10]] = [1] * 5 + [0] * 5
+    found = auc_interval(np.array([whole, begun]), synthetic, seed=0)
+    assert (found["value"], "note" in found) == (0.5, False)
 
 
 def test_several_readers_widen_the_interval_of_accuracy() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.explore.facts import Facts
-from pipeline.explore.selection import Positions
 from pipeline.organs import CLASS_NAMES, is_tumor
+from pipeline.where import Matches
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Collection(Protocol):
     def about(self) -> dict[str, Any]:
         """What the page is titled and made of: title, lines, labels of layers, examples of `where`."""
 
-    def where(self, expression: str) -> Positions:
-        """The samples that meet an expression, by position."""
+    def where(self, expression: str) -> Matches:
+        """The samples that meet an expression of the user's, and by which of their tumors; InputError for none."""
 
     def name(self, position: int) -> str:
         """What a sample is called."""

@@ -18,7 +18,7 @@ from pipeline.explore.collection import Layer
 from pipeline.explore.facts import Facts, dataset_facts
 from pipeline.explore.kept import Kept
 from pipeline.manifest import sample_id
-from pipeline.where import positions
+from pipeline.where import ExpressionError, Matches, matches
 
 _KEPT_SAMPLES = 6
 _INT16 = (-(2**15), 2**15 - 1)
@@ -52,8 +52,11 @@ class Samples:
             "where": True,
         }
 
-    def where(self, expression: str) -> npt.NDArray[np.int64]:
-        return positions(self._dataset, expression)
+    def where(self, expression: str) -> Matches:
+        try:
+            return matches(self._dataset, expression)
+        except ExpressionError as error:
+            raise InputError(f"Filter box: {error.reason}") from error
 
     def name(self, position: int) -> str:
         return sample_id(int(self.facts.ids[position]))

@@ -1,39 +1,31 @@
-"""Cases that a network was scored on, as `phantumor evaluate` leaves them: prediction beside the truth.
-
-Of real cases the predictions lie in the folder; of samples of a dataset the run predicts them again when they are
-shown, without the rules that `evaluate` may have been given; of two folders of label maps there is no CT.
-"""
+"""Cases that a network was scored on, as `phantumor evaluate` leaves them; `scored_images` has their pictures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.catalog import Dataset, Sample, open_dataset
-from pipeline.description import INFO
 from pipeline.errors import InputError
-from pipeline.explore.collection import Layer
 from pipeline.explore.facts import Fact, Facts, names, numbers
 from pipeline.explore.kept import Kept
-from pipeline.store import open_store
+from pipeline.explore.scored_images import NAMES, FromTraining, Images, ScoredImages
+from pipeline.where import Matches
 
 CASES, LESIONS, METRICS = "cases.parquet", "lesions.parquet", "metrics.json"
-Labels = npt.NDArray[np.uint8]
-Predict = Callable[[str, Dataset, int], Labels]  # run, dataset, index of a sample
-Images = Mapping[str, Layer]
 _KEPT_CASES = 2  # whole CTs take some hundred MB
 _AGAIN = "Run `phantumor evaluate` into that folder again"
 _SCORES = ("dice", "nsd_2mm", "hd95_mm", "truth_ml", "predicted_ml")
 _COUNTS = ("truth_lesions", "found_lesions", "false_positive_lesions")
-_SHOWN = "image", "truth", "prediction"
+_ABOUT = ("case_id", "group", "class_name")
+_OF_CASES = {*_ABOUT, "tumor", "dice", *_COUNTS}
+_OF_LESIONS = {*_ABOUT, "source", "matched", "diameter_mm", "volume_mm3", *(f"centroid_{axis}_vox" for axis in "xyz")}
 
 
 def is_evaluation(place: str) -> bool:
@@ -44,17 +36,22 @@ def is_evaluation(place: str) -> bool:
 class ScoredCases:
     """Cases of an evaluation, one line each; its tumors are the true lesions."""
 
-    def __init__(self, folder: Path, predict: Predict, labels: str | None = None) -> None:
-        self._folder, self._labels = folder, labels
-        rows = _rows(folder / CASES)
+    def __init__(
+        self, folder: Path, training: FromTraining, labels: str | None = None, prediction_labels: str | None = None
+    ) -> None:
+        """`labels` and `prediction_labels`: label maps, where they are not those that were scored with."""
+        self._folder = folder
+        rows = _rows(folder / CASES, _OF_CASES)
         self._scores: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             self._scores.setdefault(row["case_id"], []).append(row)
-        self._lesions = [row for row in _rows(folder / LESIONS) if row["case_id"] in self._scores]
+        self._lesions = [row for row in _rows(folder / LESIONS, _OF_LESIONS) if row["case_id"] in self._scores]
         self._context = _context(folder / METRICS)
         self._names = list(self._scores)
         self._images: Kept[Images] = Kept(_KEPT_CASES)
-        self._predict = predict
+        said = {"labels": labels, "prediction labels": prediction_labels}
+        context = self._context | {name: value for name, value in said.items() if value is not None}
+        self._pictures = ScoredImages(folder, context, training)
 
     @cached_property
     def facts(self) -> Facts:
@@ -94,7 +91,7 @@ class ScoredCases:
             "where": False,
         }
 
-    def where(self, expression: str) -> npt.NDArray[np.int64]:
+    def where(self, expression: str) -> Matches:
         raise InputError(f"{self._folder}: expressions select samples of a dataset; use the histograms here")
 
     def name(self, position: int) -> str:
@@ -119,7 +116,7 @@ class ScoredCases:
             "focus_mm": self._focus(name, lesions),
             "drawn": None,
             "commands": {},
-            "layers": list(_SHOWN),
+            "layers": list(NAMES),
         }
 
     def _focus(self, name: str, lesions: Sequence[Mapping[str, Any]]) -> list[float] | None:
@@ -139,69 +136,19 @@ class ScoredCases:
         return {name: images[name] for name in names}
 
     def _of_case(self, name: str) -> Images:
-        return self._images.get(name, lambda: self._read(name))
-
-    def _read(self, name: str) -> Images:
-        if "predictions" in self._context:
-            return _from_folders(Path(self._context["truth"]), Path(self._context["predictions"]), name)
-        data = self._context.get("data")
-        if data is None:
-            raise InputError(f"{self._folder / METRICS}: does not say what was scored. {_AGAIN}")
-        store = open_store(data)
-        if store.folder is None or store.exists(INFO):
-            return self._from_dataset(open_dataset(store), name)
-        return self._from_real(store.folder, name)
-
-    def _from_dataset(self, dataset: Dataset, name: str) -> Images:
-        sample: Sample = dataset.sample(int(name.removeprefix("s")))
-        prediction = self._predict(self._context["run"], dataset, int(sample.row["index"]))
-        affine = np.array(sample.row["affine"], np.float64).reshape(4, 4)
-        arrays: tuple[npt.NDArray[Any], ...] = (sample.image, sample.label, prediction)
-        return {key: Layer(array, affine) for key, array in zip(_SHOWN, arrays, strict=True)}
-
-    def _from_real(self, data: Path, name: str) -> Images:
-        from pipeline.intake import read_native
-        from pipeline.organs import label_map
-        from pipeline.sources import find_cases
-        from pipeline.volume import read_nifti
-
-        text = self._labels or self._context.get("labels")
-        known = label_map(text) if text else None
-        found = {case.case_id: case for case in find_cases(data, None, None, known).cases}
-        if name not in found:
-            raise InputError(f"{data}: holds no case {name} any more, which {self._folder} was scored on")
-        image, truth = read_native(found[name], known)
-        prediction = read_nifti(self._folder / "predictions" / f"{name}.nii.gz", "mask")
-        arrays: tuple[npt.NDArray[Any], ...] = (image.data, truth, prediction.data.astype(np.uint8))
-        return {key: Layer(array, image.affine) for key, array in zip(_SHOWN, arrays, strict=True)}
+        return self._images.get(name, lambda: self._pictures.read(name))
 
 
-def _from_folders(truth: Path, predictions: Path, name: str) -> Images:
-    """Two label maps of one name over an empty image, as no CT is known."""
-    from pipeline.volume import read_nifti
-
-    files = [
-        next((f for f in (folder / f"{name}{end}" for end in (".nii.gz", ".nii")) if f.is_file()), None)
-        for folder in (truth, predictions)
-    ]
-    if files[0] is None or files[1] is None:
-        raise InputError(f"{truth} and {predictions}: {name}.nii.gz is not in both any more")
-    maps = [read_nifti(file, "mask") for file in files if file is not None]
-    arrays: tuple[npt.NDArray[Any], ...] = (
-        np.zeros(maps[0].shape, np.int16),
-        *(found.data.astype(np.uint8) for found in maps),
-    )
-    return {key: Layer(array, maps[0].affine) for key, array in zip(_SHOWN, arrays, strict=True)}
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
+def _rows(file: Path, needed: set[str]) -> list[dict[str, Any]]:
     try:
-        rows: list[dict[str, Any]] = pq.ParquetFile(file).read(use_threads=False).to_pylist()
+        with pq.ParquetFile(file) as opened:
+            table = opened.read(use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{file}: not readable as Parquet ({error}). {_AGAIN}") from error
-    needed = {"case_id", "group", "class_name"}
-    if rows and not needed <= set(rows[0]):
-        raise InputError(f"{file}: lacks the columns {', '.join(sorted(needed - set(rows[0])))}. {_AGAIN}")
+    missing = sorted(needed - set(table.column_names))
+    if missing:
+        raise InputError(f"{file}: written by another version, it lacks the columns {', '.join(missing)}. {_AGAIN}")
+    rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 
 

@@ -27,9 +27,10 @@ from pipeline.errors import InputError
 from pipeline.explore.collection import Collection, Layer, classes_of
 from pipeline.explore.facts import Fact, Names
 from pipeline.explore.filters import expression, parse_filters
-from pipeline.explore.selection import Positions, Selection
+from pipeline.explore.selection import Selection
 from pipeline.pages.nifti import dense_labels, nifti_bytes
 from pipeline.pages.server import page_routes
+from pipeline.where import Positions
 
 PAGE = Path(__file__).parent / "static"
 _MOST_ROWS = 500
@@ -88,9 +89,10 @@ class Answers:
         if query.get("at"):
             offset = _page_of(found, self._collection.position(query["at"]), limit, offset)
         shown = found[offset : offset + limit].tolist()
-        rows = [{"id": self._collection.name(at), **self.selection.row(at)} for at in shown]
+        rows = [{"id": self._collection.name(at), **self.selection.row(at, filters)} for at in shown]
         where = expression(self._collection.facts, filters)
-        return JSONResponse({"total": len(found), "offset": offset, "rows": rows, "where": where})
+        answer = {"total": len(found), "offset": offset, "rows": rows, "where": where}
+        return JSONResponse(answer | {"by_tumor": self.selection.by_tumor(filters)})
 
     def charts(self, request: Request) -> Response:
         filters = parse_filters(self._collection.facts, request.query_params.multi_items())

@@ -1,13 +1,14 @@
 """Answering the page: which samples meet the filters, in which order, and how the facts are spread over them.
 
-A filter on tumors is met by a sample with at least one tumor that meets all filters on tumors, as `--where` has it.
-Histograms of tumors count the tumors that meet the filters; each leaves its own filter out, so that what else could be
-chosen stays visible.
+A filter on tumors is met by a sample with at least one tumor that meets all filters on tumors, as `--where` has it; the
+table then shows the largest tumor that meets them, else the largest. Histograms of tumors count the tumors that meet
+the filters; each leaves its own filter out, so that what else could be chosen stays visible.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,28 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError
 from pipeline.explore.facts import Facts, Names
-from pipeline.explore.filters import Filters, Marks, expression, marks
+from pipeline.explore.filters import Filters, marks
 from pipeline.explore.kept import Kept
+from pipeline.where import Marks, Matches, Positions
 
-Positions = npt.NDArray[np.int64]
-Where = Callable[[str], Positions]  # which samples meet an expression, by position, ascending
+Where = Callable[[str], Matches]
 _MOST_NAMES = 60  # in one histogram; the most frequent ones, there may be thousands of cases
 _KEPT = 8
+
+
+@dataclass(frozen=True)
+class _Met:
+    """What meets some filters: `samples` as far as those on samples go; `tumors` None without a filter on tumors."""
+
+    samples: Marks
+    tumors: Marks | None
+
+    def both(self, other: _Met) -> _Met:
+        if self.tumors is None or other.tumors is None:
+            tumors = self.tumors if other.tumors is None else other.tumors
+        else:
+            tumors = self.tumors & other.tumors
+        return _Met(self.samples & other.samples, tumors)
 
 
 class Selection:
@@ -31,51 +47,62 @@ class Selection:
         self._facts, self._where = facts, where
         self._found: Kept[Positions] = Kept(_KEPT)
         self._ordered: Kept[Positions] = Kept(_KEPT)
-        self._largest = _largest_tumors(facts)
+        self._expressions: Kept[_Met] = Kept(_KEPT)
+        self._tumors: Kept[Positions] = Kept(_KEPT)
+        self._by_size = _by_size(facts)
 
     def positions(self, filters: Filters) -> Positions:
         """The samples that meet the filters, ascending."""
-        return self._found.get(filters.key, lambda: self._find(filters))
+        return self._found.get(filters.key, lambda: np.flatnonzero(self._samples(self._met(filters))))
 
-    def _find(self, filters: Filters) -> Positions:
-        if filters.where:
-            return self._where(expression(self._facts, filters))
-        return np.flatnonzero(self._samples(filters))
+    def by_tumor(self, filters: Filters) -> bool:
+        """Whether the filters choose among tumors, so that the table shows one that meets them."""
+        return self._met(filters).tumors is not None
 
-    def _samples(self, filters: Filters) -> Marks:
-        """Marks on the samples that meet the choices, whatever the expression."""
-        of_sample, of_tumor = self._by_level(filters)
-        if of_tumor is None:
-            return of_sample
+    def _samples(self, met: _Met) -> Marks:
+        """Marks on the samples that meet the filters, of tumors by at least one."""
+        if met.tumors is None:
+            return met.samples
         touched = np.zeros(self._facts.samples, bool)
-        touched[self._facts.parents[of_tumor]] = True
-        return touched & of_sample
+        touched[self._facts.parents[met.tumors]] = True
+        return touched & met.samples
 
-    def _by_level(self, filters: Filters) -> tuple[Marks, Marks | None]:
-        """The samples that meet the choices on samples, the tumors that meet those on tumors (None: no such choice)."""
-        of_sample, of_tumor = np.ones(self._facts.samples, bool), None
+    def _met(self, filters: Filters) -> _Met:
+        samples, tumors = np.ones(self._facts.samples, bool), None
         for name, choice in filters.choices.items():
             fact = self._facts.facts[name]
             met = marks(fact, choice)
             if fact.level == "sample":
-                of_sample &= met
+                samples &= met
             else:
-                of_tumor = met if of_tumor is None else of_tumor & met
-        return of_sample, of_tumor
+                tumors = met if tumors is None else tumors & met
+        chosen = _Met(samples, tumors)
+        return chosen.both(self._by_expression(filters.where)) if filters.where else chosen
+
+    def _by_expression(self, where: str) -> _Met:
+        """What meets the user's own expression."""
+        return self._expressions.get(where, lambda: self._evaluated(where))
+
+    def _evaluated(self, where: str) -> _Met:
+        found = self._where(where)
+        samples = np.zeros(self._facts.samples, bool)
+        samples[found.rows] = True
+        return _Met(samples, found.tumors)
 
     def ordered(self, filters: Filters, sort: str) -> Positions:
         """The samples in the order of a column of the table; `-name` descending, unknown values last."""
-        return self._ordered.get((filters.key, sort), lambda: self._order(self.positions(filters), sort))
+        return self._ordered.get((filters.key, sort), lambda: self._order(filters, sort))
 
-    def _order(self, found: Positions, sort: str) -> Positions:
+    def _order(self, filters: Filters, sort: str) -> Positions:
         name, falling = sort.removeprefix("-"), sort.startswith("-")
+        found = self.positions(filters)
         if name == "index":
             return found[::-1] if falling else found
-        values = self.column(name).astype(np.float64)[found]
+        values = self._column(name, filters).astype(np.float64)[found]
         return found[np.argsort(-values if falling else values, kind="stable")]
 
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """Numbers that order the samples by a column; of tumors those of the sample's largest."""
+    def _column(self, name: str, filters: Filters) -> npt.NDArray[Any]:
+        """Numbers that order the samples by a column; of tumors those of the one that the table shows."""
         if name in self._facts.extra:
             return self._facts.extra[name]
         fact = self._facts.facts.get(name)
@@ -86,40 +113,40 @@ class Selection:
             return values
         if not len(values):
             return np.full(self._facts.samples, np.nan)
-        return np.where(self._largest >= 0, values[self._largest], np.nan)
+        shown = self._shown(filters)
+        return np.where(shown >= 0, values[shown], np.nan)
 
-    def row(self, position: int) -> dict[str, Any]:
-        """One line of the table."""
-        shown: dict[str, Any] = {"index": int(self._facts.ids[position])}
-        tumor = int(self._largest[position])
+    def _shown(self, filters: Filters) -> Positions:
+        """Of each sample the largest tumor that meets the filters, by place among all tumors; -1 without one."""
+        return self._tumors.get(filters.key, lambda: self._largest(self._met(filters).tumors))
+
+    def _largest(self, met: Marks | None) -> Positions:
+        order = self._by_size if met is None else self._by_size[met[self._by_size]]
+        largest = np.full(self._facts.samples, -1, np.int64)
+        largest[self._facts.parents[order]] = order  # the last one that is written stays
+        return largest
+
+    def row(self, position: int, filters: Filters) -> dict[str, Any]:
+        """One line of the table; `tumor`: which of the sample's tumors it shows, None without one."""
+        at = int(self._shown(filters)[position])
+        first = int(np.searchsorted(self._facts.parents, position))
+        shown: dict[str, Any] = {"index": int(self._facts.ids[position]), "tumor": None if at < 0 else at - first}
         for name, fact in self._facts.facts.items():
-            place = position if fact.level == "sample" else tumor
+            place = position if fact.level == "sample" else at
             shown[name] = None if place < 0 else _value(fact, place)
         return shown | {name: _plain(values[position]) for name, values in self._facts.extra.items()}
 
     def charts(self, filters: Filters) -> dict[str, Any]:
         """How often each name or range of each fact occurs among what meets the other filters."""
-        whole = self._whole(filters.where)
-        return {name: self._chart(name, filters.without(name), whole) for name in self._facts.facts}
+        return {name: self._chart(name, filters.without(name)) for name in self._facts.facts}
 
-    def _whole(self, where: str) -> Marks | None:
-        """The samples that meet the user's own expression; None without one."""
-        if not where:
-            return None
-        found = np.zeros(self._facts.samples, bool)
-        found[self.positions(Filters({}, where))] = True
-        return found
-
-    def _chart(self, name: str, others: Filters, whole: Marks | None) -> dict[str, Any]:
-        fact = self._facts.facts[name]
-        of_sample = self._samples(others) if fact.level == "sample" else self._by_level(others)[0]
-        if whole is not None:
-            of_sample = of_sample & whole
-        counted = of_sample
-        if fact.level == "tumor":
-            of_tumor = self._by_level(others)[1]
-            counted = of_sample[self._facts.parents]
-            counted = counted if of_tumor is None else counted & of_tumor
+    def _chart(self, name: str, others: Filters) -> dict[str, Any]:
+        fact, met = self._facts.facts[name], self._met(others)
+        if fact.level == "sample":
+            counted = self._samples(met)
+        else:
+            counted = met.samples[self._facts.parents]
+            counted = counted if met.tumors is None else counted & met.tumors
         if isinstance(fact, Names):
             return _name_counts(fact, counted)
         inner = np.asarray(fact.edges[1:-1])  # the outer bars are open
@@ -138,14 +165,12 @@ def _name_counts(fact: Names, counted: Marks) -> dict[str, Any]:
     return {"names": shown, "more": max(0, len(fact.names) - len(shown))}
 
 
-def _largest_tumors(facts: Facts) -> npt.NDArray[np.int64]:
-    """The tumor with the largest diameter of each sample, by place among all tumors; -1 without tumors."""
-    largest = np.full(facts.samples, -1, np.int64)
+def _by_size(facts: Facts) -> Positions:
+    """All tumors by their diameter, ascending; where it is not known, first."""
     diameter = facts.facts.get("diameter_mm")
-    if diameter is not None and not isinstance(diameter, Names) and len(facts.parents):
-        order = np.argsort(np.nan_to_num(diameter.values, nan=-np.inf), kind="stable")
-        largest[facts.parents[order]] = order  # the last one that is written stays
-    return largest
+    if diameter is None or isinstance(diameter, Names):
+        return np.zeros(0, np.int64)
+    return np.argsort(np.nan_to_num(diameter.values, nan=-np.inf), kind="stable")
 
 
 def _value(fact: Any, place: int) -> Any:

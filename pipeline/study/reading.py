@@ -5,7 +5,8 @@ In: a study, its practice truth and its answer book. Out: JSON-ready records for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import InputError
-from pipeline.study.answers import Answer, AnswerBook, Reader
+from pipeline.study.answers import ENDING, Answer, AnswerBook, Reader
 from pipeline.study.design import ANSWERS, CASES, PRACTICE, Presentation, Study, order, read_record, read_study
 
 AHEAD = 1  # screens that the page may load before they are reached
@@ -39,6 +40,17 @@ class Given(BaseModel):
     slices_seen: int = Field(ge=0, lt=100_000)
 
 
+def check_answers(shown: Sequence[Presentation], file: Path, given: Sequence[Answer]) -> None:
+    """InputError where the answers of a reader's file are not to what this study shows the reader, one by one."""
+    for number, one in enumerate(given):
+        screen = shown[number] if number < len(shown) else None
+        if screen is None or asdict(screen) != one.model_dump(include=set(asdict(screen))):
+            raise InputError(
+                f"{file}: answer {number + 1} is to trial {one.trial}, which this study does not show this reader "
+                "there: the file is of another study or reader. Put back the one of this study, or move it elsewhere"
+            )
+
+
 class Reading:
     """A study in progress, for any number of readers at once."""
 
@@ -46,6 +58,8 @@ class Reading:
         self._folder = folder
         self.study: Study = read_study(folder)
         self._practice = read_record(folder / PRACTICE, Practice, "copy the whole study folder").trials
+        if {trial.id for trial in self.study.practice} - set(self._practice):
+            raise InputError(f"{folder / PRACTICE}: is of another study; copy the whole study folder")
         if not (folder / ANSWERS).is_dir():
             raise InputError(
                 f"{folder / ANSWERS}: no such folder, which takes the answers; copy the whole study folder"
@@ -75,31 +89,26 @@ class Reading:
         }
 
     def answer(self, given: Given) -> tuple[bool, dict[str, Any]]:
-        """Keep an answer; whether it was the next one, and the state with what was right where it was practice."""
+        """Keep an answer; whether it is kept, and the state with what was right where it was practice.
+
+        One that is not the next is not kept. The very answer that was kept last, sent again as its sender has not
+        heard of it, is.
+        """
         shown, _ = self._where(given.reader)
         if given.number >= len(shown):
             return False, self.state(given.reader)
         screen = shown[given.number]
         self._check_kind(given)
-        kept = self.book.add(
-            given.reader,
-            Answer(
-                number=given.number,
-                trial=screen.trial,
-                cases=screen.cases,
-                practice=screen.practice,
-                repeat=screen.repeat,
-                answer=given.answer,
-                confidence=given.confidence,
-                time_ms=given.time_ms,
-                loading_ms=given.loading_ms,
-                slices_seen=given.slices_seen,
-            ),
-        )
+        said = given.model_dump(exclude={"reader", "number"})
+        kept = self.book.add(given.reader, Answer(**asdict(screen), **said)) or self._is_last(given, said)
         state = self.state(given.reader)
         if kept and screen.practice:
             state["right"] = self._practice[screen.trial]
         return kept, state
+
+    def _is_last(self, given: Given, said: Mapping[str, Any]) -> bool:
+        _, answers = self.book.read(given.reader)
+        return given.number == len(answers) - 1 and said.items() <= answers[-1].model_dump().items()
 
     def case_file(self, reader: str, number: int, side: int) -> Path | None:
         """The file of a case that the reader's present or next screen shows; None for every other one."""
@@ -117,7 +126,9 @@ class Reading:
     def _where(self, reader: str) -> tuple[tuple[Presentation, ...], list[Answer]]:
         if reader not in self.book.readers():
             raise InputError("nobody of this name has begun; start with your name")
-        return self._order(reader), self.book.read(reader)[1]
+        shown, given = self._order(reader), self.book.read(reader)[1]
+        check_answers(shown, self._folder / ANSWERS / f"{reader}{ENDING}", given)
+        return shown, given
 
     def _ordered(self, reader: str) -> tuple[Presentation, ...]:
         return order(self.study, reader)

@@ -3,7 +3,7 @@
 POST /api/begin     {name, role, years} -> state, with `known` where somebody of this name has begun
 GET  /api/state     ?reader= -> state
 GET  /api/case      ?reader=&number=&side= -> NIfTI, of the present and the next screen only
-POST /api/answer    see `reading.Given` -> state, with `right` after a practice trial; 409 if it was not the next
+POST /api/answer    see `reading.Given` -> state, with `right` after a practice trial; 409 if it is not kept
 GET  /api/answers.csv   ?reader= -> what a reader who has finished has answered
 """
 

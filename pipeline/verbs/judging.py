@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from pipeline.verbs.app import Local, app, ours, print_json, say
+from pipeline.verbs.app import Local, app, ours, print_json, say, told_when_stopped
 
 study = App(name="study", help="A blinded reader study: can readers tell synthetic lesions from real ones?")
 app.command(study)
@@ -61,7 +61,8 @@ def create(
     from pipeline.study.create import create as run
 
     plan = Plan(organ=organ, mode=mode, cases=cases, practice=practice, crop_mm=crop_mm, seed=seed)
-    made = run(real, synthetic, out, plan, labels=labels, log=say)
+    with told_when_stopped("no study was made; the same command begins again"):
+        made = run(real, synthetic, out, plan, labels=labels, log=say)
     if json:
         print_json(made)
     else:
@@ -119,7 +120,7 @@ def report(
     folder
         A study that readers have answered, in part or whole.
     out
-        Folder for report.html, study.json and answers.csv.
+        Folder for report.html, study.json and answers.csv; an earlier report in it is written anew.
     margin
         Of the equivalence test: accuracy within 50 % plus or minus so many points counts as chance. State it before
         anybody reads.
@@ -132,7 +133,8 @@ def report(
     from training.study import describe
     from training.study import report as run
 
-    result = run(folder, out, margin=margin / 100, seed=seed, log=say)
+    with told_when_stopped("answers are as they were; the same command writes the whole report"):
+        result = run(folder, out, margin=margin / 100, seed=seed, log=say)
     if json:
         print_json(result)
     else:

@@ -13,7 +13,7 @@ from pipeline.verbs.app import app, ours, say
 
 if TYPE_CHECKING:
     from pipeline.catalog import Dataset
-    from pipeline.explore.evaluation import Labels
+    from pipeline.explore.scored_images import ClassIds, Flag, Labels
 
 
 @app.command
@@ -21,6 +21,7 @@ def explore(
     dataset: str,
     *,
     labels: str | None = None,
+    prediction_labels: str | None = None,
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0,
     browser: bool = True,
     host: str = "127.0.0.1",
@@ -37,7 +38,10 @@ def explore(
     dataset
         Made by `phantumor generate`, or a folder that `phantumor evaluate --out` wrote.
     labels
-        Of an evaluation on real cases: the label map of their masks (lits, totalsegmentator, name=value,...).
+        Of an evaluation: the label map of the true masks (lits, totalsegmentator, name=value,...), if not the one
+        that they were scored with.
+    prediction_labels
+        Of an evaluation of two folders: the label map of the predictions, likewise.
     port
         Where to serve the page; 0: any free port.
     browser
@@ -48,8 +52,11 @@ def explore(
         Let others reach the page.
     """
     from pipeline.explore.explore import explore as run
+    from pipeline.explore.scored_images import FromTraining
 
-    run(dataset, _predict, labels=labels, host=host, port=port, i_know=i_know, browser=browser, say=say)
+    training = FromTraining(_predict, _folder_ids)
+    chosen = {"labels": labels, "prediction_labels": prediction_labels}
+    run(dataset, training, **chosen, host=host, port=port, i_know=i_know, browser=browser, say=say)
 
 
 def _predict(run: str, dataset: Dataset, index: int) -> Labels:
@@ -58,6 +65,14 @@ def _predict(run: str, dataset: Dataset, index: int) -> Labels:
 
     (predicted,) = predict_samples(_segmenter(run), dataset, [index], 1)
     return predicted.prediction
+
+
+def _folder_ids(folder: Path, given: str | None, flag: Flag) -> ClassIds:
+    """What the ids of a folder's label maps mean, as `evaluate` has it."""
+    ours("training")
+    from training.evaluation.label_names import folder_labels
+
+    return folder_labels(folder, given, flag).apply
 
 
 @lru_cache(1)

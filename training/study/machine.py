@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.study.cases import read_crop
 from pipeline.study.design import Answers, Study
 from pipeline.study.lesions import LESION, ORGAN
+from training.intervals import FEW_GROUPS
 from training.realism.classifier import Side, two_sample_auc
 from training.realism.definitions import MIN_PARENCHYMA_MM3
 from training.realism.examine import Examined, examine
@@ -29,8 +30,18 @@ def machine_observer(folder: Path, study: Study, truth: Answers) -> dict[str, An
     for number, one in _examined(folder, study, truth, sorted(shown)):
         lesions[truth.cases[number].truth].append(one)
     real, synthetic = lesions["real"], lesions["synthetic"]
-    aucs = {kind: two_sample_auc(_side(real, kind), _side(synthetic, kind), FEATURES[kind]) for kind in KINDS}
+    aucs = {
+        kind: _of_enough(two_sample_auc(_side(real, kind), _side(synthetic, kind), FEATURES[kind])) for kind in KINDS
+    }
     return {"lesions": len(shown), "measured": sum(map(len, lesions.values())), "auc": aucs}
+
+
+def _of_enough(record: dict[str, Any]) -> dict[str, Any]:
+    """Without an AUC where a class has too few lesions: held-out boxes of two lesions may well give 0 or 1."""
+    if min(record[side]["lesions"] for side in ("real", "synthetic")) >= FEW_GROUPS:
+        return record
+    note = f"no AUC: fewer than {FEW_GROUPS} real or synthetic lesions could be measured"
+    return record | {"auc": None, "low": None, "high": None, "notes": [note], "features": []}
 
 
 def _examined(folder: Path, study: Study, truth: Answers, numbers: list[str]) -> Iterator[tuple[str, Examined]]:

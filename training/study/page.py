@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from training.intervals import FEW_GROUPS
 from training.report.cells import Cell, counted, number, percent, share_cell, table
 from training.report.charts import ShareBar, share_bars
 from training.report.markup import Markup, html_document, join, tag
@@ -75,7 +76,9 @@ def _tiles(document: Record) -> Markup:
         )
     ]
     if pooled["auc"]:
-        tiles.append(_tile("AUC", number(pooled["auc"]["value"], 2), _ends(pooled["auc"]), "0.5 is chance"))
+        auc = pooled["auc"]
+        details = (auc["note"],) if auc.get("note") else (_ends(auc), "0.5 is chance")
+        tiles.append(_tile("AUC", number(auc["value"], 2), *details))
     tiles += [
         _tile("d'", number(pooled["d_prime"], 2), "0 is chance", f"criterion {number(pooled['criterion'], 2)}"),
         _tile(
@@ -95,15 +98,14 @@ def _tile(name: str, value: str, *details: str) -> Markup:
 
 
 def _accuracy(document: Record) -> Markup:
-    """Readers and all together: one row each."""
-    header = ["Reader", "Answers", "Unsure", "Accuracy"]
+    """Readers and all together: one row each, in two tables, as one would be wider than a page."""
     yes_no = document["study"]["mode"] == "yes-no"
-    header += ["Sensitivity", "Specificity", "AUC"] if yes_no else []
-    header += ["d'", "Criterion", "Again the same (kappa)", "Median time (s)"]
-    rows = [_row(one, _who(one), yes_no) for one in document["readers"]]
+    shares = ["Reader", "Answers", "Unsure", "Accuracy", *(["Sensitivity", "Specificity"] if yes_no else [])]
+    signals = ["Reader", *(["AUC"] if yes_no else []), "d'", "Criterion", "Again the same (kappa)", "Median time (s)"]
     pooled = document["pooled"]
+    shown = [(one, _who(one)) for one in document["readers"]]
     if pooled["readers"] > 1:
-        rows.append(_row(pooled | {"of": None, "within": None}, "All", yes_no))
+        shown.append((pooled | {"of": None, "within": None}, join(["All"])))
     bars = [_bar(one["reader"], one["accuracy"]) for one in document["readers"]][:_MOST_BARS]
     bars += [_bar("All", pooled["accuracy"])] if pooled["readers"] > 1 else []
     clustered = pooled["clustered"]
@@ -112,19 +114,25 @@ def _accuracy(document: Record) -> Markup:
         "Readers",
         "In brackets the 95 % interval. 50 % is chance; unsure answers are left out of accuracy, sensitivity and "
         f"specificity.{drawn}",
-        table(header, rows),
+        table(shares, [_shares(one, who, yes_no) for one, who in shown]),
+        table(signals, [_signals(one, who, yes_no) for one, who in shown]),
         tag("div", tag("figure", share_bars(bars, "Reader", "Right answers")), class_="charts"),
     )
 
 
-def _row(one: Record, who: Markup | str, yes_no: bool) -> list[str | Cell]:
+def _shares(one: Record, who: Markup, yes_no: bool) -> list[str | Cell]:
+    """Answers, and how many of them were right."""
     of = f" of {one['of']}" if one["of"] else ""
-    cells: list[str | Cell] = [who, f"{one['answered']}{of}", str(one["unsure"]), share_cell(one["accuracy"])]
-    if yes_no:
-        auc = join([number(one["auc"]["value"], 2), tag("br"), tag("small", _ends(one["auc"]))])
-        cells += [share_cell(one["sensitivity"]), share_cell(one["specificity"]), auc]
+    kinds = [share_cell(one[name]) for name in ("sensitivity", "specificity")] if yes_no else []
+    return [who, f"{one['answered']}{of}", str(one["unsure"]), share_cell(one["accuracy"]), *kinds]
+
+
+def _signals(one: Record, who: Markup, yes_no: bool) -> list[str | Cell]:
+    """What the ratings tell, agreement of a reader with himself, and time."""
+    auc = [Cell(number(one["auc"]["value"], 2), _ends(one["auc"]))] if yes_no else []
     again = f"{number(one['within']['value'], 2)} (n = {one['within']['n']})" if one["within"] else ""
-    return [*cells, number(one["d_prime"], 2), number(one["criterion"], 2), again, number(one["seconds"]["median"], 1)]
+    rest = number(one["d_prime"], 2), number(one["criterion"], 2), again, number(one["seconds"]["median"], 1)
+    return [who, *auc, *rest]
 
 
 def _who(one: Record) -> Markup:
@@ -229,6 +237,8 @@ def _range(accuracy: Record) -> str:
 
 
 def _ends(interval: Record) -> str:
+    if interval.get("note"):
+        return f"fewer than {FEW_GROUPS} cases of a class"
     return "no interval" if interval["low"] is None else _two([interval["low"], interval["high"]], 1)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.files import replace_file, writing_to
 from pipeline.study import design
-from pipeline.study.answers import COLUMNS, Answer, AnswerBook, Reader, csv_row
-from pipeline.study.design import Answers, Study, read_record, read_study
+from pipeline.study.answers import COLUMNS, ENDING, Answer, AnswerBook, Reader, csv_row
+from pipeline.study.design import Answers, Study, order, read_record, read_study
+from pipeline.study.reading import check_answers
 from pipeline.versions import software
 from training.report.cells import counted, number, percent
 from training.study.definitions import DEFINITIONS, DEFINITIONS_VERSION
@@ -28,6 +29,7 @@ from training.study.readers import (
 )
 from training.study.verdict import sentence
 
+_NO_TRUTH = "the truth is made by `study create` and cannot be made again"
 _RESUME = "Free the space or choose another --out, then run the same command again"
 Given = Sequence[tuple[Reader, list[Answer]]]
 
@@ -35,13 +37,10 @@ Given = Sequence[tuple[Reader, list[Answer]]]
 def report(folder: Path, out: Path, *, margin: float, seed: int, log: Callable[[str], None]) -> dict[str, Any]:
     """Write the report of a study to `out`; the document of `study.json`. InputError before any answer was given."""
     study = read_study(folder)
-    truth = read_record(folder / design.TRUTH, Answers, "the truth is made by `study create` and cannot be made again")
-    if out.resolve() == folder.resolve():
-        raise InputError(
-            f"--out {out}: is the study itself, whose {design.INFO} would be replaced; give another folder"
-        )
-    book = AnswerBook(folder / design.ANSWERS)
-    given = [(reader, answers) for reader, answers in map(book.read, book.readers()) if reader is not None]
+    truth = read_record(folder / design.TRUTH, Answers, _NO_TRUTH)
+    _check_truth(folder / design.TRUTH, study, truth)
+    anew = _written_before(out)
+    given = _given(folder, study)
     if not any(not one.practice for _, answers in given for one in answers):
         raise InputError(f"{folder}: no trial is answered yet; `phantumor study serve {folder}` asks readers")
     document = _figures(study, truth, given, margin, seed)
@@ -57,8 +56,44 @@ def report(folder: Path, out: Path, *, margin: float, seed: int, log: Callable[[
         replace_file(out / "study.json", (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
         replace_file(out / "answers.csv", _csv(given, truth).encode())
         replace_file(out / "report.html", page(document).encode())
-    log(f"wrote {out / 'report.html'}")
+    log(f"wrote {out / 'report.html'}{' anew, over an earlier report' if anew else ''}")
     return document
+
+
+def _written_before(out: Path) -> bool:
+    """Whether `out` holds a report, which is replaced as other reports are; InputError when it holds a study."""
+    try:
+        document = json.loads((out / design.INFO).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--out {out}: holds a {design.INFO} that is no report ({error}); give another folder"
+        ) from error
+    if not isinstance(document, dict) or "definitions_version" not in document:
+        raise InputError(f"--out {out}: is a study, whose {design.INFO} would be replaced; give another folder")
+    return True
+
+
+def _given(folder: Path, study: Study) -> Given:
+    """Readers with their answers; InputError for answers of another study."""
+    book = AnswerBook(folder / design.ANSWERS)
+    given = []
+    for name in book.readers():
+        reader, answers = book.read(name)
+        check_answers(order(study, name), folder / design.ANSWERS / f"{name}{ENDING}", answers)
+        given += [(reader, answers)] if reader is not None else []
+    return given
+
+
+def _check_truth(path: Path, study: Study, truth: Answers) -> None:
+    trials = (*study.practice, *study.trials)
+    unknown = (
+        {trial.id for trial in trials} - set(truth.trials),
+        {n for t in trials for n in t.cases} - set(truth.cases),
+    )
+    if any(unknown):
+        raise InputError(f"{path}: is of another study, it does not know {min(set.union(*unknown))}; {_NO_TRUTH}")
 
 
 def _figures(study: Study, truth: Answers, given: Given, margin: float, seed: int) -> dict[str, Any]:
@@ -130,18 +165,22 @@ def _right(answer: Answer, truth: Answers) -> str:
     return swapped.get(right, right) if answer.repeat else right
 
 
+def _of_machine(kind: str, one: Mapping[str, Any]) -> str:
+    return f"{kind} AUC {number(one['auc'], 2)}" if one["auc"] is not None else f"{kind} {one['notes'][0]}"
+
+
 def describe(document: Mapping[str, Any], out: Path) -> list[str]:
     """What was found, in a few lines."""
     pooled, test, machine = document["pooled"], document["equivalence"], document["machine"]["auc"]
     accuracy = pooled["accuracy"]
-    auc = f", AUC {number(pooled['auc']['value'], 2)}" if pooled["auc"] else ""
+    auc = f", {pooled['auc'].get('note') or 'AUC ' + number(pooled['auc']['value'], 2)}" if pooled["auc"] else ""
     return [
         *(f"note: {note}" for note in document["notes"]),
         f"{counted(pooled['readers'], 'reader')}, {pooled['answered']} answers: accuracy {percent(accuracy['value'])} "
         f"({accuracy['count']} of {accuracy['n']}, {pooled['unsure']} unsure){auc}, d' {number(pooled['d_prime'], 2)}",
         f"equivalence within {100 * test['margin']:g} points: {'shown' if test['met'] else 'not shown'} "
         f"({test['n']} answers, {test['needed']} needed)",
-        "machine observer: " + ", ".join(f"{kind} AUC {number(one['auc'], 2)}" for kind, one in machine.items()),
+        "machine observer: " + ", ".join(_of_machine(kind, one) for kind, one in machine.items()),
         document["sentence"],
         f"report: {out / 'report.html'}",
     ]

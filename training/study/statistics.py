@@ -74,13 +74,15 @@ def auc_interval(ratings: FloatArray, synthetic: npt.NDArray[np.bool_], seed: in
     """AUC of readers' ratings (readers, cases), mean over readers, with a 95 % bootstrap interval.
 
     Cases are drawn with replacement within their class, the same for all readers; several readers are drawn as well.
-    A rating that was not given is NaN and left out. No interval with fewer than five cases of a class.
+    A rating that was not given is NaN and left out, and so is a reader who rated fewer than five cases of a class: so
+    few say hardly more than that 0, 0.5 and 1 are among the few values possible. Without such a reader `note` says so.
     """
-    value = _mean_auc(ratings, synthetic)
-    record: Record = {"value": value, "low": None, "high": None}
     classes = [np.flatnonzero(synthetic == side) for side in (False, True)]
-    if value is None or min(map(len, classes)) < FEW_GROUPS:
-        return record
+    rated = np.min([np.isfinite(ratings[:, own]).sum(axis=1) for own in classes], axis=0)
+    ratings = ratings[rated >= FEW_GROUPS]
+    record: Record = {"value": _mean_auc(ratings, synthetic), "low": None, "high": None}
+    if record["value"] is None:
+        return record | {"note": f"no AUC: fewer than {FEW_GROUPS} real or synthetic cases were rated"}
     rng = np.random.default_rng(np.random.SeedSequence((seed, 1)))
     drawn = []
     for _ in range(RESAMPLES):

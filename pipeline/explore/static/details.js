@@ -2,9 +2,10 @@
 
 import { element, by, short } from "./dom.js";
 
-export function draw(sample) {
+// `marked`: the place of the tumor that the table shows, null for none.
+export function draw(sample, marked) {
   by("facts").replaceChildren(
-    ...(sample.tumors.length ? [tumors(sample)] : []),
+    ...(sample.tumors.length ? [tumors(sample, marked)] : []),
     ...Object.entries(sample.sections).map(([name, facts]) => section(name, pairs(facts))),
     ...(sample.drawn ? [drawn(sample.drawn)] : []),
     section("again", commands(sample.commands)),
@@ -17,9 +18,9 @@ function section(name, content, open = true) {
 
 const title = (name) => ({ measured: "Sample", stored: "Stored as", drawn: "Drawn parameters", again: "Commands", tumors: "Tumors" })[name] ?? name;
 
-function tumors(sample) {
+function tumors(sample, marked) {
   const names = Object.keys(sample.tumors[0]);
-  const lines = names.map((name) => element("tr", {}, element("th", { scope: "row" }, name), ...sample.tumors.map((tumor) => element("td", {}, short(tumor[name])))));
+  const lines = names.map((name) => element("tr", {}, element("th", { scope: "row" }, name), ...sample.tumors.map((tumor, k) => element("td", { className: k === marked ? "marked" : "" }, short(tumor[name])))));
   return section("tumors", element("div", { className: "scroll" }, element("table", { className: "facts" }, ...lines)));
 }
 

@@ -27,6 +27,7 @@ async function start() {
   by("title").textContent = about.title;
   by("lines").textContent = about.lines.join(" · ");
   document.title = `${about.title} – phantumor`;
+  by("any-tumor").textContent = `A ${about.kind === "dataset" ? "sample" : "case"} is listed when any of its tumors meets the filters on tumors; others in it may not. The table shows its largest tumor that does.`;
   by("where-form").hidden = by("export").hidden = !about.where;
   tools();
   follow();
@@ -47,9 +48,10 @@ async function showTable(at = "") {
   const answer = await ask(`/api/table?${query}`);
   if (asked !== latest.table) return;
   if (at) state.note("offset", answer.offset ? String(answer.offset) : ""); // or the way back would lead nowhere
-  table.head(columns);
+  table.head(columns, answer.by_tumor);
   table.body(answer, columns, (id) => state.set({ sample: id }));
   by("count").textContent = `${whole(answer.total)} of ${whole(about.samples)} ${about.kind === "dataset" ? "samples" : "cases"}`;
+  by("any-tumor").hidden = !answer.by_tumor;
   by("expression").value = answer.where || "";
   by("where").value = state.get("where");
   by("table").dataset.where = answer.where;
@@ -88,7 +90,7 @@ async function showSample() {
     if (asked !== latest.sample) return;
     table.mark(id);
     by("sample-name").textContent = sample.id;
-    details.draw(sample);
+    details.draw(sample, about.kind === "dataset" ? table.tumorOf(id) : null);
     downloads();
     twins();
     await picture(asked);
@@ -107,11 +109,17 @@ const settings = () => ({
 
 async function picture(asked = latest.sample) {
   if (!viewer.supported() || !sample) return;
-  const classes = await viewer.show(sample.id, settings(), sample.focus_mm, ({ string }) => (by("place").textContent = string));
+  const classes = await viewer.show(sample.id, settings(), focus(), ({ string }) => (by("place").textContent = string));
   if (asked !== latest.sample) return;
   legend(classes.flat().filter(Boolean));
   const next = table.neighbor(sample.id, 1);
   if (next) viewer.prefetch(next, ["image", ...shownLabels()]);
+}
+
+// The tumor that the table shows, where tumors are filtered, else what is worth looking at first.
+function focus() {
+  const chosen = about.kind === "dataset" ? sample?.tumors[table.tumorOf(sample.id)] : null;
+  return chosen?.center_mm ?? sample?.focus_mm;
 }
 
 function noPictures() {
@@ -206,7 +214,7 @@ const ACTIONS = [
   { keys: ["ArrowUp", "ArrowDown"], text: "slice up and down", run: (key) => viewer.move(0, 0, key === "ArrowUp" ? 1 : -1) },
   { keys: ["ArrowLeft", "ArrowRight"], text: "crosshair to the patient's right and left", run: (key) => viewer.move(key === "ArrowLeft" ? 1 : -1, 0, 0) },
   { keys: ["a", "p"], text: "crosshair to anterior and posterior", run: (key) => viewer.move(0, key === "a" ? 1 : -1, 0) },
-  { keys: ["g"], text: "go to the largest tumor", run: () => viewer.focusOn(sample?.focus_mm) },
+  { keys: ["g"], text: "go to the tumor: the largest, or the largest that meets the filters", run: () => viewer.focusOn(focus()) },
   { keys: ["w"], text: "next window", run: () => next("window", viewer.WINDOWS) },
   { keys: ["[", "]"], text: "label fainter and stronger", run: (key) => step("opacity", key === "[" ? -10 : 10, 0, 100) },
   { keys: ["o"], text: "organs beside tumors", run: () => state.set({ organs: state.get("organs") === "1" ? null : "1" }) },

@@ -8,18 +8,20 @@ let rows = [];
 let found = { total: 0, offset: 0 };
 
 export function columns(about) {
-  const facts = about.facts.map(({ name, label }) => ({ name, label: label.replace(/^(diameter|contrast)/, "largest: $1") }));
+  const facts = about.facts.map(({ name, label, level }) => ({ name, label, ofTumor: level === "tumor" && /^(diameter|contrast)/.test(label) }));
   const extra = Object.entries(about.extra).map(([name, label]) => ({ name, label }));
   return [{ name: "index", label: about.kind === "dataset" ? "sample" : "case" }, ...facts, ...extra];
 }
 
-export function head(shown) {
+// `byTumor`: tumors are filtered, and the largest that meets the filters stands for each sample.
+export function head(shown, byTumor) {
   const sort = state.get("sort", "index");
-  const cells = shown.map(({ name, label }) => {
+  const cells = shown.map(({ name, label, ofTumor }) => {
+    const whose = ofTumor ? (byTumor ? "matching: " : "largest: ") : "";
     const order = sort === name ? "ascending" : sort === `-${name}` ? "descending" : "none";
     const mark = { ascending: " ▲", descending: " ▼", none: "" }[order];
     const turn = () => state.set({ sort: order === "ascending" ? `-${name}` : name, offset: null });
-    return element("th", { scope: "col", ariaSort: order }, element("button", { type: "button", onclick: turn, "data-sort": name }, label + mark));
+    return element("th", { scope: "col", ariaSort: order }, element("button", { type: "button", onclick: turn, "data-sort": name }, whose + label + mark));
   });
   document.querySelector("thead").replaceChildren(element("tr", {}, ...cells));
 }
@@ -44,6 +46,9 @@ export function mark(id) {
     if (line.dataset.id === id) line.scrollIntoView({ block: "nearest" });
   }
 }
+
+// Which of its tumors the table shows of a sample, as far as tumors are filtered; null else.
+export const tumorOf = (id) => (found.by_tumor ? rows.find((row) => row.id === id)?.tumor ?? null : null);
 
 export const first = () => rows[0]?.id ?? null;
 export const last = () => rows.at(-1)?.id ?? null;

@@ -2,6 +2,7 @@
 
 import { image } from "./api.js";
 import { by, element } from "./dom.js";
+import { LETTERS, outlined } from "/shared/letters.js";
 
 const KEPT = 16; // images, so that the next sample and the last few are there at once
 const KEPT_BYTES = 512e6; // whole cases take 100 MB and more each
@@ -63,12 +64,12 @@ async function viewer(canvas, whenMoved) {
   const made = new Niivue({
     isRadiologicalConvention: true, viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", crosshairWidth: 0.4, crosshairGap: 8, crosshairColor: [1, 0.85, 0.2, 0.8],
     backColor: [0, 0, 0, 1], show3Dcrosshair: true, logLevel: "error", dragAndDropEnabled: false, multiplanarShowRender: 1, multiplanarPadPixels: 4,
-    fontColor: [0.85, 0.85, 0.85, 1], isOrientationTextVisible: true, loadingText: "",
+    ...LETTERS, isOrientationTextVisible: true, loadingText: "",
   });
   made.opts.dragMode = made.dragModes?.windowing ?? made.opts.dragMode;
   await made.attachToCanvas(canvas);
   made.onLocationChange = whenMoved;
-  return made;
+  return outlined(made);
 }
 
 // Shows a sample: base image and label layers by the settings; resolves when it is drawn. One after another; what was

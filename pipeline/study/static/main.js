@@ -34,7 +34,8 @@ async function ask(path, body) {
   } catch {
     throw Object.assign(new Error(text.trim()), { status: response.status });
   }
-  if (!response.ok && response.status !== 409) throw Object.assign(new Error(content.error), { status: response.status });
+  if (response.status === 409) return { ...content, refused: true };
+  if (!response.ok) throw Object.assign(new Error(content.error), { status: response.status });
   return content;
 }
 
@@ -137,15 +138,25 @@ async function kept(given) {
   for (;;) {
     try {
       const now = await ask("/api/answer", given);
-      say("");
+      say(now.refused ? elsewhere(given, now) : "");
       return now;
     } catch (error) {
-      say(error.status
-        ? `${error.message}. This answer is not kept yet; if the study was started anew, open the address it printed`
-        : "The server does not answer. This answer is kept here and sent again; leave the page open");
+      say(waiting(error));
       await new Promise((later) => setTimeout(later, RETRY_MS));
     }
   }
+}
+
+function waiting(error) {
+  if (error.status === 403) return "The study was started anew at an address with another token. This answer is kept here: leave this page open, open the new address in another tab of this browser, and it is sent";
+  if (error.status) return `${error.message}. This answer is not kept yet; it is sent again while this page is open`;
+  return "The server does not answer. This answer is kept here and sent again; leave the page open";
+}
+
+// Of an answer that was not kept, as the reader has gone on in another tab.
+function elsewhere(given, now) {
+  const on = now.next ? `This tab goes on with case ${now.done + 1} of ${now.of}` : "All cases are answered";
+  return `Your last answer was not kept: case ${given.number + 1} of ${now.of} had been answered as “${given.reader}” in another tab or window. ${on}. Close the other tab; if somebody else reads there, each needs a name of their own`;
 }
 
 function feedback(right) {

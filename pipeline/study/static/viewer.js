@@ -1,5 +1,7 @@
 // Crops in NiiVue, one canvas each. Input is handled here, the same for all canvases: NiiVue gets none of it.
 
+import { LETTERS, outlined } from "/shared/letters.js";
+
 const CROSS_VOX = 0.2; // thickness of the cross
 const views = [];
 let range = [-160, 240];
@@ -18,10 +20,10 @@ async function view(k) {
   const made = new window.niivue.Niivue({
     isRadiologicalConvention: true, viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", logLevel: "error", dragAndDropEnabled: false,
     crosshairWidth: CROSS_VOX, crosshairGap: 22, crosshairColor: [0.95, 0.9, 0.25, 0.9], backColor: [0, 0, 0, 1], loadingText: "", multiplanarShowRender: 0,
-    isColorbar: false, isOrientationTextVisible: true, fontColor: [0.8, 0.8, 0.8, 1], isNearestInterpolation: false,
+    isColorbar: false, isOrientationTextVisible: true, ...LETTERS, isNearestInterpolation: false,
   });
   await made.attachToCanvas(figures()[k].querySelector("canvas"));
-  views[k] = made;
+  views[k] = outlined(made);
   return made;
 }
 

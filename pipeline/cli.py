@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pipeline.errors import PhantumorError
 from pipeline.settings import explain
 from pipeline.verbs import (  # noqa: F401  (registers the verbs)
+    annotating,
     copies,
     datasets,
     evaluation,
@@ -69,7 +70,8 @@ def _usage(error: CycloptsError, words: Sequence[str]) -> str:
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         return explain(cause)
-    verb = next((word for word in words[:1] if not word.startswith("-")), "")
+    first = (word for word in words[:1] if not word.startswith("-"))
+    verb = " ".join(first if error.command_chain is None else error.command_chain)
     text = str(error).strip().replace("requires an argument", "is required")
     text = text.replace("positional arguments", "values, separated by blanks")
     return f"{text} See `phantumor {verb + ' ' if verb else ''}--help`."

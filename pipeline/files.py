@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +25,17 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _aside(path: Path) -> Path:
+    """A name beside `path` that nobody else uses."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
 class Replacement:
     """A file in the making that takes the place of `path` when it is finished, in one step."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        self._aside = _aside(path)
         self._file = self._aside.open("wb")
 
     def write(self, data: bytes) -> None:
@@ -84,6 +90,23 @@ def create_file(path: Path, data: bytes) -> bool:
         aside.unlink(missing_ok=True)
     sync_folder(path.parent)
     return True
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder in the making that becomes `folder` (new, or empty) when the block ends, and vanishes when it fails.
+
+    It lies beside `folder`, under a name that matches `ASIDE`.
+    """
+    final = folder.resolve()
+    aside = _aside(final)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        aside.replace(final)
+        sync_folder(final.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cc3d
 import numpy as np
@@ -34,21 +34,46 @@ class Recist:
     short_mm: float
 
 
+@dataclass(frozen=True)
+class RecistAxes:
+    """The RECIST axes of a mask, in voxels: distances of end voxels, which are one less than the diameters.
+
+    All ends lie in the mask, in the axial slice `z`. Those of the short axis lie farthest to either side of the long
+    one, not always opposite each other.
+    """
+
+    long: float
+    short: float
+    z: int
+    long_ends: tuple[tuple[int, int], tuple[int, int]]  # (x, y) each
+    short_ends: tuple[tuple[int, int], tuple[int, int]]
+
+
 def recist(mask: npt.NDArray[np.bool_], spacing_mm: float) -> Recist:
     """RECIST diameters of a tumor mask (X, Y, Z), which must not be empty.
 
     Long: the largest distance between two voxels of one axial slice, plus one voxel for their extent. Short: the width
     of that slice perpendicular to it, measured the same way.
     """
+    axes = recist_axes(mask)
+    return Recist((axes.long + 1) * spacing_mm, (axes.short + 1) * spacing_mm)
+
+
+def recist_axes(mask: npt.NDArray[np.bool_]) -> RecistAxes:
+    """Where the diameters of `recist` end."""
     by_slice = np.ascontiguousarray(mask.transpose(2, 0, 1))
-    slices = [_row_ends(by_slice[z]) for z in np.flatnonzero(by_slice.reshape(len(by_slice), -1).any(axis=1))]
+    levels = np.flatnonzero(by_slice.reshape(len(by_slice), -1).any(axis=1))
+    slices = [_row_ends(by_slice[z]) for z in levels]
     bounds = np.array([_longest_possible(points) for points in slices])
-    best = (-1.0, 0.0)
+    best, of_slice = _Extremes(-1.0, 0.0, (0, 0), (0, 0)), 0
     for k in np.argsort(-bounds, kind="stable"):
-        if bounds[k] < best[0]:
+        if bounds[k] < best.long:
             break
-        best = max(best, _long_and_short(slices[k]))
-    return Recist((best[0] + 1) * spacing_mm, (best[1] + 1) * spacing_mm)
+        found = _extremes(slices[k])
+        if (found.long, found.short) > (best.long, best.short):
+            best, of_slice = found, int(k)
+    ends = [(int(x), int(y)) for x, y in slices[of_slice][[*best.long_ends, *best.short_ends]]]
+    return RecistAxes(best.long, best.short, int(levels[of_slice]), (ends[0], ends[1]), (ends[2], ends[3]))
 
 
 def _row_ends(plane: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
@@ -69,16 +94,26 @@ def _longest_possible(points: npt.NDArray[np.float64]) -> float:
     return float((along.max(axis=0) - along.min(axis=0)).max()) / math.cos(math.pi / 16) + 1e-9
 
 
-def _long_and_short(points: npt.NDArray[np.float64]) -> tuple[float, float]:
+class _Extremes(NamedTuple):
+    """The axes of a slice, in voxels, and which of its points they end at."""
+
+    long: float
+    short: float
+    long_ends: tuple[int, int]
+    short_ends: tuple[int, int]
+
+
+def _extremes(points: npt.NDArray[np.float64]) -> _Extremes:
     apart = points[:, None, :] - points[None, :, :]
     squared = (apart**2).sum(axis=2)
-    a, b = np.unravel_index(int(squared.argmax()), squared.shape)
+    a, b = (int(k) for k in np.unravel_index(int(squared.argmax()), squared.shape))
     long = math.sqrt(float(squared[a, b]))
     if long == 0:
-        return 0.0, 0.0
+        return _Extremes(0.0, 0.0, (a, a), (a, a))
     normal = np.array([-apart[a, b, 1], apart[a, b, 0]]) / long
     across = points[:, 0] * normal[0] + points[:, 1] * normal[1]
-    return long, min(float(across.max() - across.min()), long)
+    low, high = int(across.argmin()), int(across.argmax())
+    return _Extremes(long, min(float(across[high] - across[low]), long), (a, b), (low, high))
 
 
 ANNOTATED = "annotated"  # the kind of a patient's own tumor

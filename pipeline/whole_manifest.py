@@ -32,7 +32,7 @@ def write_rows(dataset: Store, tables: Iterable[pa.Table], parts: Callable[[], P
     """Write `manifest.parquet` from tables of rows, a row group at a time; `parts` is asked when they are through."""
     file = dataset.replacement(WHOLE)
     try:
-        with pq.ParquetWriter(_Sink(file), SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        with pq.ParquetWriter(Sink(file), SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             for rows in _grouped(tables):
                 writer.write_table(rows, row_group_size=rows.num_rows)
             writer.add_key_value_metadata({PARTS_KEY.decode(): parts().pack().decode()})
@@ -41,7 +41,7 @@ def write_rows(dataset: Store, tables: Iterable[pa.Table], parts: Callable[[], P
         file.abandon()
 
 
-class _Sink(io.RawIOBase):
+class Sink(io.RawIOBase):
     """An object in the making as the file that Arrow writes to."""
 
     def __init__(self, file: ObjectWriter) -> None:

@@ -25,6 +25,7 @@ VERBS = tuple(
         "evidence",
         "looking",
         "experiments",
+        "annotating",
     )
 )
 DOORS = ("pipeline/cli.py", "pipeline/demo.py", *VERBS)

@@ -10,6 +10,8 @@ from pipeline.config import Count, Range, Seed, Shape, Share, Weight
 from pipeline.settings import Settings
 
 NetworkName = Literal["unet", "segresnet", "dynunet", "swinunetr", "mednext"]
+Heads = Literal["softmax", "sigmoid"]
+LabelKind = Literal["mask", "scribble", "box", "recist", "circle", "point", "tag", "report"]
 Factor = Annotated[float, Field(gt=0)]
 
 
@@ -28,6 +30,8 @@ class NetworkConfig(Settings):
     """Train the coarser levels of the decoder as well; dynunet, segresnet and mednext have that."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments of MONAI's class, e.g. --network.options.dropout_prob 0.1."""
+    heads: Heads = "softmax"
+    """softmax: one class a voxel; sigmoid: each class by itself, trained only where it is annotated."""
 
     @model_validator(mode="after")
     def _one_stride_between_levels(self) -> Self:
@@ -63,6 +67,43 @@ class LossConfig(Settings):
         if not any(name != "none" and weight > 0 for name, weight in parts):
             raise ValueError("region and voxel are both off: nothing would be learnt")
         return self
+
+
+class SupervisionConfig(Settings):
+    """How partial and weak labels are learnt from. Organ masks are always given; a weak kind speaks of tumors only."""
+
+    partial: Literal["marginal", "background"] = "marginal"
+    """Of a class that a sample does not annotate: marginal, its voxels may be it or background; background, they are
+    trained as background."""
+    exclusion_weight: Weight = 0.0
+    """Of the overlap of classes that are not annotated with those that are (Shi et al. 2021)."""
+    box_weight: Weight = 1.0
+    """Of tightness and size inside boxes, by the log barrier (Kervadec et al. 2020)."""
+    box_slab_vox: Count = 5
+    """Width of the slabs across a box of which each holds tumor."""
+    box_size: Range = (0.3, 0.9)
+    """Least and largest share of a box that is tumor; an ellipsoid in its box fills 0.52."""
+    barrier_start: Factor = 5.0
+    """t of the log barrier at the first step."""
+    barrier_growth: Factor = 10.0
+    """How many times larger t is at the last step."""
+    tag_weight: Weight = 1.0
+    """Of what is pooled over an organ against the tag."""
+    tag_decay: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    """Share of the pooled weight that the most probable `tag_voxels` voxels hold."""
+    tag_voxels: Count = 1000
+    report_volume_weight: Weight = 0.1
+    """Of the reported against the predicted volume of an organ's tumors."""
+    report_ball_weight: Weight = 0.1
+    """Of the balls of reported diameter at the most probable places."""
+    point_core_mm: Factor = 2.0
+    """Radius about a point within which all is tumor."""
+    point_reach_mm: Factor = 25.0
+    """Radius about a point beyond which nothing is of its tumor."""
+    recist_core: Share = 0.6
+    """Semi-axes of the ellipsoid that is tumor for sure, as a share of the measured ones; of recist and circle."""
+    recist_ring: Annotated[float, Field(ge=1)] = 1.2
+    """Semi-axes beyond which there is no tumor for sure, as a share of the measured ones."""
 
 
 class AugmentConfig(Settings):
@@ -142,6 +183,8 @@ class TrainConfig(Settings):
     """Train only on samples that fulfil this, e.g. "n_tumors > 0" (see `inspect`); each dataset needs some."""
     sample_weights: dict[str, Weight] = Field(default_factory=dict)
     """How much more often samples that fulfil a condition come, e.g. '{"diameter_mm < 10": 4}'."""
+    labels: tuple[LabelKind, ...] | None = None
+    """What is seen of the tumors: one kind for all --data or one for each, e.g. --labels mask box; default: masks."""
     mix: tuple[Factor, ...] | None = None
     """Shares of several --data; default: by their numbers of samples."""
     endless: Share = 0.0
@@ -154,6 +197,7 @@ class TrainConfig(Settings):
     """Keep shards of datasets in S3 on the local disk ($PHANTUMOR_CACHE), up to so many GB."""
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
     augment: AugmentConfig = AugmentConfig()
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """Of the network's arithmetic; auto: bf16 on GPUs that have it, float32 elsewhere."""

@@ -221,7 +221,7 @@ def _notes(datasets: Sequence[Dataset]) -> Iterator[str]:
     if len({tuple(sorted(dataset.info.classes)) for dataset in datasets}) > 1:
         yield (
             "note: the datasets label different organs; each sample labels those of its own dataset only (see "
-            "annotated_classes), and a training takes the others for background"
+            "annotated_classes), and in a training its background may be any of the others"
         )
     pairs = pa.concat_tables([dataset.columns(["case_id", "split"]) for dataset in datasets])
     splits = pairs.group_by(["case_id", "split"]).aggregate([])["case_id"].value_counts().to_pylist()

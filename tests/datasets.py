@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from pipeline.shard import ShardWriter, array_crc32c
 from pipeline.store import Location, Store, open_store
 
 Shape = tuple[int, int, int]
+Made = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], list[dict[str, Any]]]  # image, label, facts of tumors
+Make = Callable[[int, int, Shape], Made]  # of seed, index and shape
 LIVER, TUMOR = 1, 2
 TISSUE_HU, LIVER_HU, TUMOR_HU, NOISE_HU = 30, 100, 200, 10
 # Splits are by case: each case id belongs to one split.
@@ -34,15 +36,22 @@ def make_dataset(
     patch_shape: Shape = (16, 16, 16),
     shard_samples: int = 4,
     seed: int = 0,
+    organ: str = "liver",
+    make: Make | None = None,
 ) -> Dataset:
-    """Write and open a complete dataset; sample i is of case i % 5, so every fifth is `val` and every fifth `test`."""
+    """Write and open a complete dataset; sample i is of case i % 5, so every fifth is `val` and every fifth `test`.
+
+    Samples come from `make` (default `make_sample`) and annotate one organ with its tumors.
+    """
     store = open_store(place)
-    config = GenerateConfig(samples=samples, seed=seed, patch_shape=patch_shape, shard_samples=shard_samples)
+    config = GenerateConfig(
+        samples=samples, seed=seed, patch_shape=patch_shape, shard_samples=shard_samples, organs=(organ,)
+    )
     shards = -(-samples // shard_samples)
     create_info(store, _info(config, shards))
     for shard in range(shards):
         first = shard * shard_samples
-        _write_shard(store, config, shard, range(first, min(first + shard_samples, samples)))
+        _write_shard(store, config, shard, range(first, min(first + shard_samples, samples)), make or make_sample)
     compact(store)
     return open_dataset(store)
 
@@ -97,23 +106,21 @@ def _info(config: GenerateConfig, shards: int) -> DatasetInfo:
     )
 
 
-def _write_shard(store: Store, config: GenerateConfig, shard: int, indices: range) -> None:
+def _write_shard(store: Store, config: GenerateConfig, shard: int, indices: range, make: Make) -> None:
     attempt = hashlib.sha256(f"{config.seed}/{shard}".encode()).hexdigest()[:8]
     rows = []
     with ShardWriter(store, shard_name(shard, attempt), len(indices), config.patch_shape) as writer:
         for row, index in enumerate(indices):
-            image, label, tumors = make_sample(config.seed, index, config.patch_shape)
+            image, label, tumors = make(config.seed, index, config.patch_shape)
             ranges = writer.append(writer.encode({"image": image, "label": label}))
             stored = {"shard": shard, "row": row, "image_range": ranges["image"], "label_range": ranges["label"]}
-            rows.append(_row(config.seed, index, image, label, tumors) | stored)
+            rows.append(_row(config, index, image, label, tumors) | stored)
         files = writer.finish()
     part = Part(shard, attempt, tuple(files), recipe_digest(config), {"total": 0.0}, "tests", {"phantumor": "tests"})
     assert commit_part(store, part, rows)
 
 
-def make_sample(
-    seed: int, index: int, shape: Shape
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], list[dict[str, Any]]]:
+def make_sample(seed: int, index: int, shape: Shape) -> Made:
     """Image HU and label, both (X, Y, Z), and the facts of 0 to 2 tumors (every seventh sample has none)."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, index))))
     centre = np.array(shape) / 2
@@ -169,7 +176,11 @@ def _tumor_facts(
 
 
 def _row(
-    seed: int, index: int, image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8], tumors: list[dict[str, Any]]
+    config: GenerateConfig,
+    index: int,
+    image: npt.NDArray[np.int16],
+    label: npt.NDArray[np.uint8],
+    tumors: list[dict[str, Any]],
 ) -> dict[str, Any]:
     case, split = CASES[index % len(CASES)]
     return {
@@ -177,19 +188,19 @@ def _row(
         "index": index,
         "split": split,
         "case_id": case,
-        "organs": ["liver"],
+        "organs": list(config.organs),
         "spacing_mm": 1.0,
         "shape_vox": list(image.shape),
         "origin_vox": [0, 0, 0],
         "affine": np.eye(4).ravel().tolist(),
         "n_tumors": len(tumors),
-        "tumor_voxels": int((label == TUMOR).sum()),
+        "tumor_voxels": int(((label > 0) & (label % 2 == 0)).sum()),
         "image_crc32c": array_crc32c(image),
         "label_crc32c": array_crc32c(label),
-        "annotated_classes": sorted(dataset_classes(("liver",)).values()),
+        "annotated_classes": sorted(dataset_classes(config.organs).values()),
         "series_id": None,
         "time_days": None,
         "generator": "tests",
-        "spec": json.dumps({"seed": seed, "index": index}),
+        "spec": json.dumps({"seed": config.seed, "index": index}),
         "tumors": tumors,
     }

@@ -108,7 +108,7 @@ def test_augmentation_is_told_window_and_place_in_the_global_order(
         seen.append(args[3:])
         return augment(*args)
 
-    monkeypatch.setattr("training.train.augment", remember)
+    monkeypatch.setattr("training.step.augment", remember)
     train(dataset, tmp_path / "run", changed(steps=2, window=(-100, 160), seed=5, accumulate=2), log=silent)
     assert [(seed, positions.tolist(), window) for seed, positions, window in seen] == [
         (5, [first, first + 1], (-100, 160)) for first in (0, 2, 4, 6)
@@ -247,14 +247,14 @@ class TestFp16:
 
     @pytest.fixture(autouse=True)
     def in_fp16(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("training.train.precision_of", lambda *_: torch.float16)
+        monkeypatch.setattr("training.weights.precision_of", lambda *_: torch.float16)
 
     def test_gradients_are_clipped_at_their_true_size(self, tmp_path: Path, dataset: Dataset) -> None:
         """The same losses as in float32, but for rounding, though the gradient is scaled by 65536."""
         config = changed(clip_norm=0.5, steps=8)
         train(dataset, tmp_path / "half", config, log=silent)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("training.train.precision_of", lambda *_: torch.float32)
+            patch.setattr("training.weights.precision_of", lambda *_: torch.float32)
             train(dataset, tmp_path / "whole", config, log=silent)
         losses = [[r["loss"] for r in metrics(tmp_path / name) if "loss" in r] for name in ("half", "whole")]
         assert losses[0] == pytest.approx(losses[1], rel=1e-2)
@@ -279,7 +279,7 @@ class TestFp16:
             next(network.parameters()).register_hook(lambda gradient: gradient * float("nan"))
             return network
 
-        monkeypatch.setattr("training.train.build_network", broken)
+        monkeypatch.setattr("training.weights.build_network", broken)
         with pytest.raises(PhantumorError, match=r"gradient is no longer finite at step 1[78] "):
             train(dataset, tmp_path / "run", changed(steps=60), log=silent)
 

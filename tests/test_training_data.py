@@ -3,13 +3,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.catalog import Dataset
 from pipeline.description import dataset_classes
 from pipeline.errors import InputError
+from pipeline.manifest import SCHEMA
 from pipeline.train_config import TrainConfig
-from tests.datasets import make_dataset
+from tests.datasets import make_dataset, with_manifest
 from training.data import TrainingData, open_data
 from training.sources import Mixture, Stored
 
@@ -20,9 +22,15 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
     return [make_dataset(folder / "a", samples=20), make_dataset(folder / "b", samples=10, seed=1)]
 
 
-def with_organs(dataset: Dataset, organs: tuple[str, ...]) -> Dataset:
-    info = dataset.info.model_copy(update={"classes": dataset_classes(organs)})
-    return dataclasses.replace(dataset, info=info)
+def with_organs(dataset: Dataset, organs: tuple[str, ...], also_of: int | None = None) -> Dataset:
+    """The dataset as if its samples, or the first `also_of`, annotated these organs."""
+    classes = dataset_classes(organs)
+    info = dataset.info.model_copy(update={"classes": classes})
+    rows = dataset.manifest.to_pylist()
+    for row in rows[:also_of]:
+        row["annotated_classes"] = sorted(classes.values())
+    changed = with_manifest(dataset, pa.Table.from_pylist(rows, schema=SCHEMA))
+    return dataclasses.replace(changed, info=info)
 
 
 def data_of(datasets: list[Dataset], **settings: Any) -> TrainingData:
@@ -54,8 +62,13 @@ def test_what_is_not_annotated_everywhere_is_said(two: list[Dataset]) -> None:
     assert "25%" in line
     assert "75%" in line
     other = with_organs(two[1], ("liver", "kidney"))
-    lines = data_of([two[0], other]).lines()
-    assert lines[1].endswith(f"not annotated there: kidney, kidney_tumor in {two[0].path}")
+    marginal = data_of([two[0], other]).lines()[1]
+    assert marginal.startswith("taken as unknown")
+    assert marginal.endswith(f"not annotated there: kidney, kidney_tumor in {two[0].path}")
+    background = data_of([two[0], other], supervision={"partial": "background"}).lines()[1]
+    assert background.startswith("CAUTION: trained as background")
+    some = with_organs(two[1], ("liver", "kidney"), also_of=4)
+    assert data_of([some]).lines()[0].endswith(f"kidney, kidney_tumor in 6 samples of {two[1].path}")
 
 
 def test_a_dataset_named_twice_is_refused(two: list[Dataset]) -> None:

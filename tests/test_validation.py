@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ def pair(truth: str, prediction: str) -> Prediction:
     return Prediction(0, *ids)
 
 
-def scores_of(pairs: list[Prediction]) -> dict[str, Any]:
-    return validation_scores(sample_scores(pairs, CLASSES), CLASSES)
+def scores_of(pairs: list[Prediction], annotated: Collection[int] = tuple(range(7))) -> dict[str, Any]:
+    return validation_scores(sample_scores(pairs, CLASSES, lambda _: annotated), CLASSES)
 
 
 def test_dice_is_the_mean_over_samples_that_have_the_class() -> None:
@@ -39,6 +40,18 @@ def test_false_positives_are_tumor_voxels_of_any_class_in_healthy_samples() -> N
     assert scores["false_positive_voxels"] == 1.5
     assert scores["healthy_samples"] == 2
     assert scores_of([pair("2", "2")])["false_positive_voxels"] is None
+
+
+def test_what_a_sample_does_not_annotate_is_not_scored() -> None:
+    scores = scores_of([pair("1155", "1665"), pair("1050", "1650")], annotated=(0, 1, 2, 5))
+    assert scores["dice"] == {
+        "liver": pytest.approx((2 / 3 + 1) / 2),
+        "liver_tumor": None,
+        "kidney": pytest.approx((2 / 3 + 1) / 2),
+        "kidney_tumor": None,
+    }
+    assert scores["false_positive_voxels"] == 0  # of the annotated liver tumors; kidney tumors nobody looked for
+    assert scores_of([pair("15", "66")], annotated=(0, 1, 5))["healthy_samples"] == 0
 
 
 @pytest.mark.parametrize(

@@ -37,15 +37,19 @@ def augment(
     seed: int,
     positions: Positions,
     window: tuple[float, float],
+    *,
+    shown: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The batch moved and its HU changed as `config` says: float32 HU, before the window, and the label; both new.
 
-    ValueError unless there is one position for each sample.
+    Of a label of other values than class ids, `shown` (256,) uint8 gives the class that each value shows. ValueError
+    unless there is one position for each sample.
     """
     changes = [draw(config, seed, int(position)) for position in _one_each(positions, image)]
     with torch.autocast(image.device.type, enabled=False):  # HU in bf16 are off by up to 4
         image, label = move(image, label, [movement for movement, _ in changes])
-        change(image, label, [appearance for _, appearance in changes], window)
+        ids = label if shown is None else _looked_up(label, shown)
+        change(image, ids, [appearance for _, appearance in changes], window)
     return image, label
 
 
@@ -85,6 +89,11 @@ def _one_each(positions: Positions, image: Tensor) -> Positions:
 def _is_one_of(label: Tensor, class_ids: Collection[int]) -> Tensor:
     table = torch.zeros(256, dtype=torch.bool)
     table[sorted(class_ids)] = True
+    return _looked_up(label, table)
+
+
+def _looked_up(label: Tensor, table: Tensor) -> Tensor:
+    """What a table of 256 entries holds for each voxel of a uint8 label."""
     return table.to(label.device, non_blocking=True).index_select(0, label.flatten().int()).view(label.shape)
 
 

@@ -212,7 +212,8 @@ def _describe(
             "window_hu": [low, high],
             "windowing": f"clip(2 * (hu - {low:g}) / {high - low:g} - 1, -1, 1)",
             "patch_shape": list(meta.patch_shape),
-            "inference": "windows of patch_shape that overlap by half, softmax averaged with Gaussian weights: "
+            "inference": "windows of patch_shape that overlap by half, "
+            f"{meta.config.network.heads} of the logits averaged with Gaussian weights: "
             "normalisation depends on the size of the input, so a whole CT at once gives other results",
         },
         "output": {

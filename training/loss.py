@@ -48,7 +48,7 @@ class SegmentationLoss(nn.Module):
         shares = [0.5**level for level in range(len(outputs))]
         with torch.autocast(target.device.type, enabled=False):
             losses = [
-                share * self._level(output.float(), _coarser(target, output.shape[2:]))
+                share * self._level(output.float(), coarser(target, output.shape[2:]))
                 for share, output in zip(shares, outputs, strict=True)
             ]
         return torch.stack(losses).sum() / sum(shares)
@@ -93,7 +93,7 @@ def _overlap(config: LossConfig) -> nn.Module:
     return loss
 
 
-def _coarser(target: Tensor, shape: Sequence[int]) -> Tensor:
+def coarser(target: Tensor, shape: Sequence[int]) -> Tensor:
     """Every n-th voxel of (B, 1, X, Y, Z), a view of `shape` voxels."""
     x, y, z = (fine // coarse for fine, coarse in zip(target.shape[2:], shape, strict=True))
     return target[:, :, ::x, ::y, ::z]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.organs import BACKGROUND, is_tumor
-from pipeline.train_config import NetworkConfig
+from pipeline.train_config import Heads, NetworkConfig
 from training.networks.architectures import construct, factor_of
 
 Shape3 = tuple[int, int, int]
@@ -33,12 +33,40 @@ def build_network(config: NetworkConfig, n_classes: int, patch_shape: Shape3, se
     # torch initialises layers from its global CPU generator: set it here, give it back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return construct(config, n_classes, patch_shape)
+        network = construct(config, n_classes, patch_shape)
+    return SigmoidHeads(network) if config.heads == "sigmoid" else network
 
 
 def levels(output: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     """A network's output level by level, the full resolution first; one level without deep supervision."""
     return (output,) if isinstance(output, Tensor) else tuple(output)
+
+
+class SigmoidHeads(nn.Module):
+    """A network whose classes are each by themselves. The background's logit is 0, so the largest logit is the class.
+
+    A voxel is of the class that is most probable, and of none where all are less probable than not.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Logits of one level or of several, as the network gives them."""
+        output = self.network(image)
+        if isinstance(output, Tensor):
+            return _without_background(output)
+        return [_without_background(level) for level in output]
+
+
+def _without_background(logits: Tensor) -> Tensor:
+    return torch.cat((torch.zeros_like(logits[:, :1]), logits[:, 1:]), 1)
+
+
+def class_probabilities(logits: Tensor, heads: Heads) -> Tensor:
+    """Probabilities float32 (B, C, X, Y, Z) of logits; sigmoid heads give the background 1/2, as its logit is 0."""
+    return logits.float().sigmoid() if heads == "sigmoid" else logits.float().softmax(1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,9 +26,10 @@ from pipeline.image import Volume
 from pipeline.progress import Progress
 from pipeline.resample import SAME_SPACING, resample_ct
 from pipeline.store import Location
+from pipeline.train_config import Heads
 from training.augment import to_window
 from training.checkpoint import load_for_inference
-from training.network import ClassTable, Shape3, resolve_device
+from training.network import ClassTable, Shape3, class_probabilities, resolve_device
 from training.prediction.regrid import labels_onto
 from training.prediction.sliding import Slab, count_windows, probability_slabs
 
@@ -55,6 +56,7 @@ class Segmenter:
     others: tuple[Segmenter, ...] = ()  # of the same classes, patch shape and spacing; their probabilities are averaged
     overlap: float = OVERLAP
     mirror: bool = False  # average over the 8 flips as well
+    heads: Heads = "softmax"
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
@@ -67,7 +69,7 @@ class Segmenter:
         total = torch.zeros((), device=hu.device)
         for member, axes in itertools.product(members, flips):
             logits = member.network(to_window(hu, member.window).flip(axes))
-            total = total + logits.float().softmax(1).flip(axes)
+            total = total + class_probabilities(logits, member.heads).flip(axes)
         return total / (len(members) * len(flips))
 
 
@@ -93,13 +95,14 @@ def load_segmenter(
     first, *others = (_load(path, target) for path in paths)
     for path, other in zip(paths[1:], others, strict=True):
         _check_alike(paths[0], first, path, other)
-    members = first.network, first.classes, first.window, first.patch_shape, first.spacing_mm, target
-    return Segmenter(*members, tuple(others), overlap, mirror)
+    return replace(first, others=tuple(others), overlap=overlap, mirror=mirror)
 
 
 def _load(path: Path, device: torch.device) -> Segmenter:
     network, classes, meta = load_for_inference(path)
-    return Segmenter(network.to(device), classes, meta.config.window, meta.patch_shape, meta.spacing_mm, device)
+    config = meta.config
+    grid = meta.patch_shape, meta.spacing_mm
+    return Segmenter(network.to(device), classes, config.window, *grid, device, heads=config.network.heads)
 
 
 def _check_alike(first: Path, a: Segmenter, second: Path, b: Segmenter) -> None:
@@ -109,6 +112,7 @@ def _check_alike(first: Path, a: Segmenter, second: Path, b: Segmenter) -> None:
         (a.classes.ids == b.classes.ids, "classes", *(", ".join(s.classes.names[1:]) for s in (a, b))),
         (same_spacing, "spacings", f"{a.spacing_mm:g} mm", f"{b.spacing_mm:g} mm"),
         (a.patch_shape == b.patch_shape, "patch shapes", a.patch_shape, b.patch_shape),
+        (a.heads == b.heads, "heads", a.heads, b.heads),
     )
     differing = [f"{what} ({one} and {two})" for same, what, one, two in compared if not same]
     if differing:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
@@ -45,6 +45,30 @@ class SourceReader(Protocol):
         """Fill the arrays with the sample at place k of the source; its index."""
 
     def close(self) -> None: ...
+
+
+Relabel = Callable[[int, int, npt.NDArray[np.uint8]], None]
+"""Number of a source, index of one of its samples, and the sample's label, which is changed in place."""
+
+
+class Relabelled:
+    """A reader whose labels are changed as they are read; by the threads that read, of which there may be several."""
+
+    def __init__(self, reader: SourceReader, source: int, relabel: Relabel) -> None:
+        self._reader, self._source, self._relabel = reader, source, relabel
+        self.expect, self.close = reader.expect, reader.close
+
+    def read(
+        self,
+        k: int,
+        image: npt.NDArray[np.int16],
+        label: npt.NDArray[np.uint8],
+        healthy: npt.NDArray[np.int16] | None = None,
+    ) -> int:
+        """As the reader, with another label."""
+        index = self._reader.read(k, image, label, healthy)
+        self._relabel(self._source, index, label)
+        return index
 
 
 class BatchReader:

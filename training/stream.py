@@ -25,7 +25,7 @@ from pipeline.store import Location
 from training.device_copy import DeviceCopy
 from training.order import IntArray, Tail, batch_end, rank_positions
 from training.read_ahead import ReadAhead
-from training.reader import Batch, BatchReader, SourceReader, Window
+from training.reader import Batch, BatchReader, Relabel, Relabelled, SourceReader, Window
 from training.selection import Weights
 from training.sources import EndlessPart, Part, Source, open_source
 from training.stream_arguments import (
@@ -64,7 +64,8 @@ class ShardStream:
 
     `on_broken="skip"` leaves out samples that cannot be read, so batches may be shorter, and a batch without any is
     passed over; `skipped` counts them. Not with several ranks, which would drift apart.
-    `checksums=False` does not check the crc32c of what is read. A `cache` keeps whole objects on a local disk.
+    `checksums=False` does not check the crc32c of what is read. A `cache` keeps whole objects on a local disk. With
+    `relabel` the threads that read change each label, see `training.reader.Relabel`.
 
     The stream has one position, so an iterator that is begun while another runs goes on where the other one is; each
     batch is delivered once. One thread consumes a stream; several need a stream each.
@@ -93,6 +94,7 @@ class ShardStream:
         checksums: bool = True,
         on_broken: Literal["raise", "skip"] = "raise",
         cache: ObjectCache | None = None,
+        relabel: Relabel | None = None,
     ) -> None:
         check_counts(batch_size=batch_size, threads=threads, prefetch=prefetch, world_size=world_size, epochs=epochs)
         check_rank(rank, world_size, seed)
@@ -116,7 +118,7 @@ class ShardStream:
                 _check_twins(part)
         whole = shuffle == "shard"
         self._reader = BatchReader(
-            [_reader_of(part, checksums, cache, whole) for part in self._drawn.parts],
+            _relabelled([_reader_of(part, checksums, cache, whole) for part in self._drawn.parts], relabel),
             self.patch_shape,
             batch_size,
             threads,
@@ -283,6 +285,12 @@ def _check_twins(part: Part) -> None:
         refuse_annotated(part.place, part.bank, drawn)
     else:
         check_twins(part.dataset, part.rows)
+
+
+def _relabelled(readers: list[SourceReader], relabel: Relabel | None) -> list[SourceReader]:
+    if relabel is None:
+        return readers
+    return [Relabelled(reader, source, relabel) for source, reader in enumerate(readers)]
 
 
 def _reader_of(part: Part, checksums: bool, cache: ObjectCache | None, whole: bool) -> SourceReader:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pipeline.case import UInt8Array
+from pipeline.organs import BACKGROUND, is_tumor
 from training.metrics import dice
 from training.network import ClassTable
 from training.predict import Prediction
@@ -18,23 +20,28 @@ from training.predict import Prediction
 class SampleScore:
     """Of one sample."""
 
-    dice: dict[str, float]  # by class, of those that the truth holds
-    false_positive_voxels: int | None  # predicted tumor voxels, of a sample without tumor
+    dice: dict[str, float]  # by class, of those that the truth annotates and holds
+    false_positive_voxels: int | None  # of tumors that the truth annotates, in a sample without any of these
 
 
-def sample_scores(predictions: Iterable[Prediction], classes: ClassTable) -> list[SampleScore]:
-    """Score each prediction by itself."""
-    return [_score(truth, prediction, classes) for _, truth, prediction in predictions]
+def sample_scores(
+    predictions: Iterable[Prediction], classes: ClassTable, annotated: Callable[[int], Collection[int]]
+) -> list[SampleScore]:
+    """Score each prediction by itself, on the class ids that its sample, by index, annotates."""
+    return [
+        _score(truth, prediction, {name: number for name, number in classes.classes.items() if number in annotated(of)})
+        for of, truth, prediction in predictions
+    ]
 
 
-def _score(truth: Any, prediction: Any, classes: ClassTable) -> SampleScore:
+def _score(truth: UInt8Array, prediction: UInt8Array, annotated: Mapping[str, int]) -> SampleScore:
     found = {}
-    for name in classes.names[1:]:
-        inside = truth == classes.classes[name]
-        if inside.any():
-            found[name] = dice(inside, prediction == classes.classes[name]) or 0.0
-    tumor_ids = list(classes.tumors.values())
-    healthy = not np.isin(truth, tumor_ids).any()
+    for name, number in annotated.items():
+        inside = truth == number
+        if number != BACKGROUND and inside.any():
+            found[name] = dice(inside, prediction == number) or 0.0
+    tumor_ids = [number for number in annotated.values() if is_tumor(number)]
+    healthy = bool(tumor_ids) and not np.isin(truth, tumor_ids).any()
     return SampleScore(found, int(np.isin(prediction, tumor_ids).sum()) if healthy else None)
 
 

@@ -38,6 +38,7 @@ def train(
     Examples: phantumor train --data data --out run --steps 20000 --batch-size 4
     torchrun --nproc-per-node 4 -m pipeline.cli train --data data --out run
     phantumor train --data liver_a liver_b --mix 0.7 0.3 --out run --ray auto --workers 8
+    phantumor train --data few_masks many_scribbles --labels mask scribble --out run
 
     Parameters
     ----------

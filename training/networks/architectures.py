@@ -199,7 +199,7 @@ def arguments_of(config: NetworkConfig) -> Arguments:
 
 
 def _check_fields(config: NetworkConfig, architecture: Architecture) -> None:
-    given = config.model_dump(exclude={"name", "options"}, exclude_defaults=True)
+    given = config.model_dump(exclude={"name", "options", "heads"}, exclude_defaults=True)
     for field in (field for field in given if field not in architecture.fields):
         others = ", ".join(name for name, other in ARCHITECTURES.items() if field in other.fields)
         raise InputError(

@@ -43,11 +43,16 @@ class TumorProbabilities:
         }
 
 
-def predict_with_probabilities(segmenter: Segmenter, ct: Volume) -> tuple[UInt8Array, Probabilities]:
-    """Class ids as `predict_grid` gives them, and tumor probabilities, both (X, Y, Z) on the CT's own grid."""
+def predict_with_probabilities(
+    segmenter: Segmenter, ct: Volume, name: str | None = None
+) -> tuple[UInt8Array, Probabilities]:
+    """Class ids as `predict_grid` gives them, and tumor probabilities, both (X, Y, Z) on the CT's own grid.
+
+    With a `name`, progress is shown.
+    """
     seen = TumorProbabilities(segmenter.classes)
     body = shown(ct)
-    labels = predict_shown(segmenter, body, ct.shape, ct.affine, watch=seen)
+    labels = predict_shown(segmenter, body, ct.shape, ct.affine, name, seen)
     _, grid = isotropic_grid(body.shape, body.affine, segmenter.spacing_mm)
     found = seen.of(0)
     del seen

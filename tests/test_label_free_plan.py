@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
-from pipeline.experiments.arms import arms_of
-from pipeline.experiments.cases import find_all, lay_out, ordered_for_annotation, splits_of
+from pipeline.experiments.cases import Sources, find_all, lay_out, ordered_for_annotation, splits_of
 from pipeline.experiments.cost import Cost
-from pipeline.experiments.label_free import Experiment, Sources, generate_settings
-from pipeline.experiments.plan import Planner
+from pipeline.experiments.experiment import Experiment
+from pipeline.experiments.label_free import HELD_OUT, generate_settings, plan_label_free, targets_of
+from pipeline.experiments.label_free_arms import arms_of
+from pipeline.experiments.plan import Design, Planner
 from pipeline.experiments.settings import HoldOut, LabelFree
 from pipeline.sources import CaseSource
 from pipeline.train_config import TrainConfig
@@ -29,7 +30,8 @@ def wanted(**given: Any) -> LabelFree:
 def planner(groups: dict[str, int] = GROUPS, config: GenerateConfig | None = None, **given: Any) -> Planner:
     settings = wanted(**given)
     arms = arms_of(settings, config or GenerateConfig(), groups.get("annotated", 0))
-    return Planner(settings, arms, groups, Path("exp"))
+    design = Design(settings, arms, targets_of(settings, HELD_OUT in groups))
+    return Planner(design, groups, Path("exp"))
 
 
 def commands(plan: Planner, verb: str) -> dict[str, str]:
@@ -48,7 +50,7 @@ def make_cases(folder: Path, names: str) -> Path:
 
 def experiment(tmp_path: Path, healthy: Path, real: Path, annotated: tuple[Path, ...] = (), **given: Any) -> Experiment:
     sources = Sources((healthy,), (real,), annotated)
-    return Experiment(sources, tmp_path / "exp", wanted(**given), GenerateConfig(), TrainConfig())
+    return plan_label_free(sources, tmp_path / "exp", wanted(**given), GenerateConfig(), TrainConfig())
 
 
 # -- arms and commands ------------------------------------------------------------------------------------------------
@@ -256,7 +258,7 @@ def test_links_follow_cases_that_moved(tmp_path: Path) -> None:
 def test_two_cases_of_one_id_are_refused(tmp_path: Path) -> None:
     first, second = make_cases(tmp_path / "a", "x"), make_cases(tmp_path / "b", "x")
     with pytest.raises(InputError, match="2 cases have the id 'x'"):
-        Experiment(
+        plan_label_free(
             Sources((first, second), (make_cases(tmp_path / "real", "r"),)),
             tmp_path / "exp",
             wanted(),

@@ -17,7 +17,7 @@ from training.experiment import write_experiment_report
 from training.experiment.curve import Point, amount_chart
 from training.experiment.pictures import chosen
 from training.experiment.results import collect
-from training.experiment.spread import crossed
+from training.experiment.spread import SHARE, crossed
 from training.records import CaseScore, LesionRecord
 from training.report.write import write_report
 from training.summary import aggregate
@@ -94,6 +94,7 @@ def plan(*arms: dict[str, Any]) -> dict[str, Any]:
 
 
 SETTINGS = {"organ": LIVER, "seeds": [0, 1], "real_labels": None}
+EXPERIMENT = {"experiment": "label-free", "settings": SETTINGS}
 BASE = {f"r{k}": 0.1 * (k + 1) for k in range(6)}
 
 
@@ -113,7 +114,36 @@ def test_a_mean_over_cases_and_seeds_by_hand() -> None:
     assert found["mean"] == 3.0
     assert found["by_seed"] == [3.0, 3.0]
     assert (found["cases"], found["seeds"]) == (2, 2)
-    assert found["low"] is None  # too few cases
+
+
+def test_of_few_cases_the_interval_is_over_seeds_by_hand() -> None:
+    values = np.array([[0.2, 0.3, 0.4], [0.4, 0.5, 0.6]])  # by seed 0.3, 0.4, 0.5: s = 0.1
+    found = crossed(values, np.ones((2, 3)))
+    half = 4.302653 * 0.1 / 3**0.5  # t(0.975) of two degrees of freedom, as printed in tables
+    assert (found["low"], found["high"]) == pytest.approx((0.4 - half, 0.4 + half), abs=1e-6)
+    assert found["interval"] == "over seeds, on these cases only"
+
+
+@pytest.mark.parametrize(
+    ("cases", "seeds", "interval"),
+    [
+        (4, 1, None),
+        (4, 2, "over seeds, on these cases only"),
+        (5, 1, "over cases"),
+        (5, 2, "over cases and seeds"),
+    ],
+)
+def test_an_interval_names_what_it_is_over(cases: int, seeds: int, interval: str | None) -> None:
+    values = np.random.default_rng(np.random.SeedSequence((cases, seeds))).random((cases, seeds))
+    found = crossed(values, np.ones_like(values))
+    assert found["interval"] == interval
+    assert (found["low"] is None) == (interval is None)
+
+
+def test_an_interval_over_seeds_ends_at_what_a_figure_can_be() -> None:
+    values = np.array([[0.1, 0.9]])  # t is 12.7: the interval reaches far beyond
+    assert [crossed(values, np.ones((1, 2)), SHARE)[end] for end in ("low", "high")] == [0, 1]
+    assert crossed(values, np.ones((1, 2)))["low"] < -1  # a difference may be negative
 
 
 def test_cases_without_a_figure_do_not_count() -> None:
@@ -142,7 +172,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
 
 def test_figures_of_an_arm_are_those_of_its_evaluations(tmp_path: Path) -> None:
-    document = collect(tmp_path, made(tmp_path, synthetic=0.0), SETTINGS)
+    document = collect(tmp_path, made(tmp_path, synthetic=0.0), EXPERIMENT)
     figures = document["arms"][0]["figures"]
     assert figures["tumor_dice"]["mean"] == pytest.approx(0.35)
     assert figures["sensitivity"]["mean"] == pytest.approx(4 / 12)
@@ -154,7 +184,7 @@ def test_figures_of_an_arm_are_those_of_its_evaluations(tmp_path: Path) -> None:
 
 
 def test_arms_are_compared_with_synthetic_case_by_case(tmp_path: Path) -> None:
-    document = collect(tmp_path, made(tmp_path, synthetic=0.0, real=0.05, worse=-0.04), SETTINGS)
+    document = collect(tmp_path, made(tmp_path, synthetic=0.0, real=0.05, worse=-0.04), EXPERIMENT)
     rows = {row["name"]: row for row in document["differences"]}
     assert list(rows) == ["real", "worse"]
     assert rows["real"]["tumor_dice"]["mean"] == pytest.approx(0.05)
@@ -164,10 +194,36 @@ def test_arms_are_compared_with_synthetic_case_by_case(tmp_path: Path) -> None:
     assert "trained on annotated tumors 0.40" in document["headline"]
 
 
+def test_few_cases_get_intervals_over_seeds_in_every_part_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.experiment.write.pictures_of", lambda *_: [])
+    by_seed = {"synthetic": (0.1, 0.2, 0.3), "no-edge": (0.15, 0.24, 0.36), "diversity-10": (0.1, 0.1, 0.2)}
+    for name, dice in by_seed.items():
+        for seed, value in enumerate(dice):
+            evaluate(tmp_path / "evaluations" / f"{name}-{seed}", {"r0": value})
+    given = plan(*({"name": name} for name in by_seed))
+    given["arms"][-1] |= {"curve": "diversity", "amount": 10}
+    settings = SETTINGS | {"seeds": [0, 1, 2]}
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT | {"settings": settings}))
+    document = write_experiment_report(tmp_path, given)
+    row = document["differences"][0]
+    half = 4.302653 * 0.01 / 3**0.5  # paired by seed: 0.05, 0.04, 0.06, although the arms' seeds differ by 0.1
+    found = row["tumor_dice"]
+    assert (found["low"], found["high"]) == pytest.approx((0.05 - half, 0.05 + half), abs=1e-6)
+    assert row["p"] == 1.0  # over cases, of which there is one
+    text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+    assert "tumor Dice 0.20 (0.00 to 0.45 over seeds, on these cases only)" in document["headline"]
+    assert "In square brackets the 95 % t interval over seeds, on these cases only." in text
+    assert r"0.050, \[0.025 to 0.075\]" in text
+    assert page.count("Whiskers: 95 % intervals over seeds, on these cases only.") == 3
+    assert "says nothing of other patients" in page
+
+
 def test_what_is_not_evaluated_yet_is_left_out_and_said(tmp_path: Path) -> None:
     whole = made(tmp_path, synthetic=0.0)
     whole["arms"].append({**whole["arms"][0], "name": "no-edge"})
-    document = collect(tmp_path, whole, SETTINGS)
+    document = collect(tmp_path, whole, EXPERIMENT)
     assert [arm["name"] for arm in document["arms"]] == ["synthetic"]
     assert document["runs"] == {"done": 2, "planned": 4}
 
@@ -180,7 +236,7 @@ def test_the_page_says_what_was_found_and_what_not_to_conclude(tmp_path: Path) -
     for name, amount, more in (("diversity-10", 10, 0.0), ("diversity-100", 100, 0.01)):
         given["arms"] += made(tmp_path, **{name: more})["arms"]
         given["arms"][-1] |= {"curve": "diversity", "amount": amount}
-    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump({"settings": SETTINGS}))
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     document = write_experiment_report(tmp_path, given)
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     assert json.loads((tmp_path / "experiment.json").read_text()) == document
@@ -197,7 +253,7 @@ def test_the_page_says_what_was_found_and_what_not_to_conclude(tmp_path: Path) -
 
 
 def test_a_report_without_any_evaluation_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump({"settings": SETTINGS}))
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     with pytest.raises(InputError, match="no run is evaluated yet"):
         write_experiment_report(tmp_path, plan({"name": "synthetic"}))
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 from pipeline.config import GenerateConfig
 from pipeline.errors import InputError, PhantumorError
-from pipeline.experiments.label_free import Experiment, Sources
-from pipeline.experiments.runner import Subprocess, only_one
+from pipeline.experiments.cases import Sources
+from pipeline.experiments.label_free import plan_label_free
 from pipeline.experiments.settings import LabelFree
 from pipeline.train_config import TrainConfig
 from tests.test_label_free_plan import make_cases
@@ -28,9 +25,13 @@ class Commands:
 
     def __init__(self, at: int = 0, act: Callable[[], int] = lambda: 0) -> None:
         self.ran: list[str] = []
+        self.stopped = False
         self._at, self._act = at, act
 
-    def __call__(self, words: Sequence[str]) -> int:
+    def stop(self) -> None:
+        self.stopped = True
+
+    def __call__(self, words: Sequence[str], name: str) -> int:
         self.ran.append(" ".join(words))
         if words[0] == "experiment":
             out = Path(words[2])
@@ -58,7 +59,7 @@ def run(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         length = {} if "minutes" in given else {"steps": 10}
         settings = LabelFree.model_validate({**length, "arms": ("synthetic", "no-edge"), **given})
         sources = Sources((healthy,), (real,))
-        planned = Experiment(sources, tmp_path / "exp", settings, GenerateConfig(), train)
+        planned = plan_label_free(sources, tmp_path / "exp", settings, GenerateConfig(), train)
         return planned.run(log, lambda _: commands, ["--workers", "2"])
 
     return start
@@ -178,62 +179,3 @@ def test_minutes_become_steps_once(run: Callable[..., Any]) -> None:
     again = Commands()
     run(again, minutes=1)
     assert again.ran == []
-
-
-def test_a_call_waits_for_the_command_that_a_killed_one_left_behind(tmp_path: Path) -> None:
-    lines: list[str] = []
-    told, entered = threading.Event(), threading.Event()
-
-    def log(line: str) -> None:
-        lines.append(line)
-        told.set()
-
-    def second() -> None:
-        with only_one(tmp_path, log):
-            entered.set()
-
-    with only_one(tmp_path, print):
-        other = threading.Thread(target=second)
-        other.start()
-        assert told.wait(10)
-        assert not entered.is_set()
-    other.join(10)
-    assert entered.is_set()
-    assert "another process is at work there" in lines[0]
-
-
-def test_commands_run_as_processes_with_their_exit_codes(tmp_path: Path) -> None:
-    with only_one(tmp_path, print) as lock:
-        assert Subprocess(lock, None)(["experiment", "report", str(tmp_path / "none")]) == 2
-
-
-def test_an_interrupt_lets_the_command_end_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    child = _Child()
-    monkeypatch.setattr("pipeline.experiments.runner.subprocess.Popen", lambda *_, **__: child)
-    with only_one(tmp_path, print) as lock, pytest.raises(KeyboardInterrupt, match="Run the same command again"):
-        _run_with(lock)
-    assert child.told == [signal.SIGINT]
-    assert child.waited == [None, 3.0, None]
-
-
-def _run_with(lock: IO[str]) -> None:
-    Subprocess(lock, None)(["train"])
-
-
-class _Child:
-    """A process that is interrupted while it is waited for, and does not stop before it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[int] = []
-        self.waited: list[float | None] = []
-
-    def wait(self, timeout: float | None = None) -> int:
-        self.waited.append(timeout)
-        if len(self.waited) == 1:
-            raise KeyboardInterrupt
-        if timeout is not None:
-            raise subprocess.TimeoutExpired("train", timeout)
-        return 1
-
-    def send_signal(self, number: int) -> None:
-        self.told.append(number)

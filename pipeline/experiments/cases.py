@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.bank import next_split
 from pipeline.config import SPLITS
 from pipeline.errors import InputError
-from pipeline.experiments.settings import HoldOut
+from pipeline.experiments.settings import Common, HoldOut
 from pipeline.files import sha256_of, writing_to
 from pipeline.organs import label_map
 from pipeline.sources import DICOM_FOLDER, ENDINGS, CaseSource, check_ids, find_cases
@@ -24,6 +24,15 @@ FEWEST_TO_HOLD_OUT = 5
 CASE_FOLDER = "cases"  # of the experiment
 Group = Mapping[str, CaseSource]  # by case id
 Digests = dict[str, dict[str, dict[str, str]]]  # by role and case id: of `ct` and of `masks`
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where cases lie. `real` ones are evaluated on and never trained on."""
+
+    healthy: tuple[Path, ...] = ()
+    real: tuple[Path, ...] = ()
+    annotated: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,13 @@ def find_all(folders: Sequence[Path], labels: str | None) -> Group:
     found = [case for folder in folders for case in find_cases(Path(folder), None, None, known).cases]
     check_ids(found)
     return {case.case_id: case for case in found}
+
+
+def find_roles(sources: Sources, wanted: Common) -> Cases:
+    """The cases of all roles, read with the label map of each."""
+    labels = (wanted.labels, wanted.annotated_labels or wanted.real_labels, wanted.real_labels)
+    groups = (sources.healthy, sources.annotated, sources.real)
+    return Cases(*(find_all(group, names) for group, names in zip(groups, labels, strict=True)))
 
 
 def check_apart(cases: Cases, digests: Digests) -> None:

@@ -3,50 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
 from pipeline.experiments.arms import Arm
-from pipeline.experiments.cases import Digests
-from pipeline.experiments.plan import GENERATE_CONFIG, TRAIN_CONFIG, Step
-from pipeline.experiments.settings import LabelFree
+from pipeline.experiments.plan import Step
 from pipeline.files import replace_file, writing_to
-from pipeline.settings import differences, to_yaml
-from pipeline.train_config import TrainConfig
+from pipeline.settings import Settings, differences, to_yaml
 
 EXPERIMENT, PLAN, PACE = "experiment.yaml", "plan.json", "pace.json"
-KIND = "label-free"
-# These may grow in later calls: each of their entries is an arm or a run of its own.
-_GROWING = ("arms", "diversity", "annotation", "seeds")
 Document = dict[str, Any]
 
 
-def document_of(
-    wanted: LabelFree,
-    arms: tuple[str, ...],
-    generate: GenerateConfig,
-    train: TrainConfig,
-    digests: Digests,
-    splits: Mapping[str, str],
-) -> Document:
-    """`experiment.yaml`: resolved settings, and every case with the sha256 of its CT and of its masks."""
-    return {
-        "experiment": KIND,
-        "settings": wanted.model_dump(mode="json") | {"arms": list(arms)},
-        "cases": digests,
-        "splits": dict(splits),
-        "generate": generate.model_dump(mode="json"),
-        "train": train.model_dump(mode="json"),
-    }
-
-
-def check_same(out: Path, document: Document) -> None:
-    """InputError when the folder holds something else, or another experiment; its lists of arms may have grown."""
+def check_same(out: Path, document: Document, growing: Sequence[str]) -> None:
+    """InputError when the folder holds something else, or another experiment; lists that grow may have grown."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out takes a folder")
     file = out / EXPERIMENT
@@ -56,29 +30,33 @@ def check_same(out: Path, document: Document) -> None:
         return
     try:
         old = yaml.safe_load(file.read_text())
-        before, now = _without_growth(old["settings"], document["settings"])
+        kinds = old["experiment"], document["experiment"]
+        before, now = _without_growth(old["settings"], document["settings"], growing)
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise InputError(f"{file}: not readable ({error!r}). Restore it, or choose another --out") from error
+    if kinds[0] != kinds[1]:
+        raise InputError(f"{out} holds an experiment {kinds[0]}; choose another --out for {kinds[1]}")
     changed = differences(old | {"settings": before}, document | {"settings": now})
     if changed:
+        more = f"{', '.join(growing[:-1])} and {growing[-1]}"
         raise InputError(
-            f"{out} holds an experiment with other settings: {'; '.join(changed)}. Use those to go on with it (arms, "
-            "diversity, annotation and seeds may be added), or choose another --out"
+            f"{out} holds an experiment with other settings: {'; '.join(changed)}. Use those to go on with it ({more} "
+            "may be added), or choose another --out"
         )
 
 
-def _without_growth(old: Document, new: Document) -> tuple[Document, Document]:
+def _without_growth(old: Document, new: Document, growing: Sequence[str]) -> tuple[Document, Document]:
     """Both settings, the old ones without lists that are contained in the new ones."""
-    grown = [name for name in _GROWING if set(old[name]) <= set(new[name])]
+    grown = [name for name in growing if set(old.get(name, ())) <= set(new[name])]
     return ({name: value for name, value in d.items() if name not in grown} for d in (old, new))  # type: ignore[return-value]
 
 
-def write_experiment(out: Path, document: Document, generate: GenerateConfig, train: TrainConfig) -> None:
-    """`experiment.yaml` and the two files that commands take with `--config`."""
+def write_experiment(out: Path, document: Document, configs: Mapping[str, Settings]) -> None:
+    """`experiment.yaml` and the files that commands take with `--config`, by name."""
     with writing_to(out, "Choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
-        replace_file(out / GENERATE_CONFIG, to_yaml(generate).encode())
-        replace_file(out / TRAIN_CONFIG, to_yaml(train).encode())
+        for name, settings in configs.items():
+            replace_file(out / name, to_yaml(settings).encode())
         replace_file(out / EXPERIMENT, yaml.safe_dump(document, sort_keys=False).encode())
 
 
@@ -94,8 +72,9 @@ def plan_document(arms: tuple[Arm, ...], steps: list[Step], train_steps: int, gr
                 "curve": arm.curve,
                 "amount": arm.amount,
                 "annotated": arm.annotated,
-                "data": [made.name for made in arm.data],
-                "samples": sum(made.samples for made in arm.data),
+                "data": [data.name for data in arm.data],
+                "labels": list(arm.labels),
+                "samples": sum(data.samples for data in arm.data),
                 "flags": list(arm.flags),
             }
             for arm in arms
@@ -107,3 +86,13 @@ def plan_document(arms: tuple[Arm, ...], steps: list[Step], train_steps: int, gr
 def write_plan(out: Path, document: Document) -> None:
     """Write `plan.json`."""
     replace_file(out / PLAN, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def read_plan(out: Path) -> dict[str, Any]:
+    """`plan.json` of an experiment."""
+    try:
+        return dict(json.loads((out / PLAN).read_text()))
+    except FileNotFoundError as error:
+        raise InputError(f"{out}: no experiment was begun there; give the --out of `phantumor experiment`") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out / PLAN}: cannot be read ({error}); run the experiment's command again") from error

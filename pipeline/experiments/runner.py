@@ -1,136 +1,123 @@
-"""Running steps one after the other, each as a phantumor command of its own, and remembering which are done.
-
-A step that ended well leaves a note below `done/`; a killed experiment goes on with the first step without one.
-"""
+"""Running steps in their order, so many independent ones at once; a killed experiment goes on with what is missing."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import IO
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import NamedTuple, Protocol
 
 from pipeline.errors import PhantumorError
+from pipeline.experiments.ledger import Ledger, missing
 from pipeline.experiments.plan import Step
-from pipeline.files import replace_file
 from pipeline.progress import duration
 
 RESUME = "Run the same command again to go on from there"
-DONE, LOCK = "done", ".lock"
-_TO_STOP_S = 3.0  # so long a command has to stop by itself when a terminal has told it as well
 Log = Callable[[str], None]
-Command = Callable[[Sequence[str]], int]  # the words after `phantumor`; its exit code
+Further = Callable[[Step], Sequence[str]]  # words that decide how a step is done, not what comes out
 
 
-class Ledger:
-    """Which steps are done; the notes also tell how long they took."""
+class Command(Protocol):
+    """Runs a phantumor command. Called from several threads at once where several steps run."""
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __call__(self, words: Sequence[str], name: str) -> int:
+        """`words` stand after `phantumor`, `name` is the step's; the exit code."""
 
-    def is_done(self, step: Step) -> bool:
-        """Whether the same command ended well and what it made is there."""
-        note = self._read(step)
-        return note is not None and note["command"] == self._command(step) and step.product.exists()
-
-    def add(self, step: Step, seconds: float) -> None:
-        note = {"command": self._command(step), "seconds": round(seconds, 1)}
-        file = self._file(step)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, json.dumps(note, indent=1).encode())
-
-    def forget(self, step: Step) -> None:
-        self._file(step).unlink(missing_ok=True)
-
-    def _file(self, step: Step) -> Path:
-        return self._out / DONE / f"{step.name.replace(' ', '-')}.json"
-
-    def _read(self, step: Step) -> dict[str, object] | None:
-        try:
-            return dict(json.loads(self._file(step).read_text()))
-        except (OSError, ValueError):
-            return None
-
-    def _command(self, step: Step) -> list[str]:
-        """Without the experiment's own place, so that it may be moved."""
-        return [word.replace(str(self._out), "OUT") for word in step.words]
+    def stop(self) -> None:
+        """Let what runs end in its own way; nothing runs afterwards."""
 
 
-def missing(steps: Sequence[Step], ledger: Ledger) -> list[Step]:
-    """The steps that are not done, and those that need one of them."""
-    names: set[str] = set()
-    for step in steps:
-        if names & set(step.needs) or not ledger.is_done(step):
-            names.add(step.name)
-    return [step for step in steps if step.name in names]
+class _Running(NamedTuple):
+    step: Step
+    label: str  # its number among all
+    words: Sequence[str]
+    started: float
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
 
 
 def run_steps(
-    steps: Sequence[Step], ledger: Ledger, log: Log, command: Command, further: Callable[[Step], Sequence[str]]
+    steps: Sequence[Step], ledger: Ledger, log: Log, command: Command, further: Further, jobs: int = 1
 ) -> None:
-    """Run what is missing, each command shown first. `further` gives words that decide how, not what.
+    """Run what is missing, up to `jobs` steps at once, each command shown first.
 
-    PhantumorError when a command fails; what was finished before it is kept.
+    PhantumorError when a command fails, after those beside it have ended; what was finished is kept.
     """
     left = missing(steps, ledger)
     done = len(steps) - len(left)
     if done:
         log(f"{done} of {len(steps)} steps are done already")
-    for number, step in enumerate(left, done + 1):
-        for later in left[number - done - 1 :]:
-            ledger.forget(later)  # what was made from an older state of this step
-        words = [*step.words, *(step.resume if step.product.exists() else ()), *further(step)]
-        log(f"\n[{number}/{len(steps)}] $ phantumor {shlex.join(words)}")
-        started = time.monotonic()
-        code = command(words)
+    for step in left:
+        ledger.forget(step)  # what was made from an older state of a step before it
+    labels = (f"[{number}/{len(steps)}]" for number in range(done + 1, len(steps) + 1))
+    _Crew(ledger, log, command, further, labels, jobs).work_off(left)
+
+
+class _Crew:
+    """Up to `jobs` steps at work."""
+
+    def __init__(
+        self, ledger: Ledger, log: Log, command: Command, further: Further, labels: Iterator[str], jobs: int
+    ) -> None:
+        self._ledger, self._log, self._command, self._further = ledger, log, command, further
+        self._labels, self._jobs = labels, jobs
+        self._at_work: dict[Future[int], _Running] = {}
+
+    def work_off(self, left: list[Step]) -> None:
+        with ThreadPoolExecutor(self._jobs) as pool:
+            try:
+                failures = self._work_off(left, pool)
+            except BaseException as end:
+                self._stop()
+                if isinstance(end, KeyboardInterrupt):
+                    raise KeyboardInterrupt(f"stopped; what was finished is kept. {RESUME}") from None
+                raise
+        if failures:
+            raise PhantumorError(f"{' and '.join(failures)}, see above. {RESUME}")
+
+    def _work_off(self, left: list[Step], pool: ThreadPoolExecutor) -> list[str]:
+        """What failed; nothing is started after a failure."""
+        waiting, failures = list(left), list[str]()
+        while self._at_work or (waiting and not failures):
+            while not failures and len(self._at_work) < self._jobs and (step := self._startable(waiting)):
+                waiting.remove(step)
+                self._start(step, pool)
+            for future in wait(self._at_work, return_when=FIRST_COMPLETED).done:
+                failures += self._end(self._at_work.pop(future), future.result())
+            if failures and self._at_work:
+                names = ", ".join(running.step.name for running in self._at_work.values())
+                self._log(f"{failures[-1]}: no further step is started; still at work: {names}")
+        return failures
+
+    def _startable(self, waiting: Sequence[Step]) -> Step | None:
+        """The first step whose needs are done and which writes where no other does: cases of one bank take turns."""
+        running = [one.step for one in self._at_work.values()]
+        unfinished, busy = {step.name for step in (*waiting, *running)}, {step.product for step in running}
+        return next((s for s in waiting if not unfinished & set(s.needs) and s.product not in busy), None)
+
+    def _start(self, step: Step, pool: ThreadPoolExecutor) -> None:
+        if step.new:
+            shutil.rmtree(step.new, ignore_errors=True)  # of an attempt that was cut off
+        words = [*step.words, *(step.resume if step.product.exists() else ()), *self._further(step)]
+        running = _Running(step, next(self._labels), words, time.monotonic())
+        self._log(f"\n{running.label} $ phantumor {shlex.join(words)}")
+        self._at_work[pool.submit(self._command, words, step.name)] = running
+
+    def _end(self, running: _Running, code: int) -> list[str]:
+        """Take note of a step that ended; what to say where it failed."""
         if code:
-            raise PhantumorError(f"`phantumor {shlex.join(words)}` ended with exit code {code}, see above. {RESUME}")
-        ledger.add(step, time.monotonic() - started)
-        log(f"[{number}/{len(steps)}] {step.name}: {duration(time.monotonic() - started)}")
+            return [f"`phantumor {shlex.join(running.words)}` ended with exit code {code}"]
+        self._ledger.add(running.step, running.seconds)
+        self._log(f"{running.label} {running.step.name}: {duration(running.seconds)}")
+        return []
 
-
-class Subprocess:
-    """Runs commands in processes of their own, which hold the experiment's lock as long as they live."""
-
-    def __init__(self, lock: IO[str], stdout: IO[str] | None) -> None:
-        self._lock, self._stdout = lock, stdout
-
-    def __call__(self, words: Sequence[str]) -> int:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *words], stdout=self._stdout, pass_fds=(self._lock.fileno(),)
-        )
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            _stop(child)
-            raise KeyboardInterrupt(f"stopped; what was finished is kept. {RESUME}") from None
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Let the command end in its own way: a training writes its checkpoint."""
-    try:
-        child.wait(_TO_STOP_S)
-    except subprocess.TimeoutExpired:
-        child.send_signal(signal.SIGINT)
-        child.wait()
-
-
-@contextlib.contextmanager
-def only_one(out: Path, log: Log) -> Iterator[IO[str]]:
-    """Hold the experiment's lock. Waits for a command that a killed call left at work in the same folder."""
-    with (out / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log(f"{out}: another process is at work there; waiting for it to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        os.ftruncate(lock.fileno(), 0)
-        yield lock
+    def _stop(self) -> None:
+        """What ends well in spite of it counts."""
+        self._command.stop()
+        for future, running in self._at_work.items():
+            if future.exception() is None and future.result() == 0:
+                self._ledger.add(running.step, running.seconds)

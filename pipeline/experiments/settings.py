@@ -1,8 +1,8 @@
-"""What decides a label-free experiment, apart from its cases and the settings of generation and training."""
+"""What decides an experiment, apart from its cases and the settings of generation and training."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,8 +19,11 @@ HoldOut = Literal["auto", "always", "never"]
 Inside = Annotated[float, Field(gt=0, lt=1)]
 
 
-class LabelFree(Settings):
-    """The arms, how long each is trained, and how it is scored."""
+class Common(Settings):
+    """What all experiments have: how long each arm is trained, and how it is scored."""
+
+    # Lists that may grow in later calls: each of their entries is an arm or a run of its own.
+    growing: ClassVar[tuple[str, ...]] = ("annotation", "seeds")
 
     labels: str | None = None
     """Label map of the healthy cases: totalsegmentator, lits, name=value,...; default: masks named after organs."""
@@ -28,10 +31,6 @@ class LabelFree(Settings):
     """Label map of the real cases' masks."""
     annotated_labels: str | None = None
     """Label map of the annotated cases' masks; default: that of the real cases."""
-    arms: tuple[ArmName, ...] | None = None
-    """What to train on; default: every arm that the cases allow."""
-    diversity: tuple[Count, ...] = ()
-    """Also train on so many unique synthetic samples each, at equal steps."""
     annotation: tuple[Count, ...] = ()
     """Also train on so many of the annotated cases each, with and without synthetic samples."""
     steps: Count | None = None
@@ -51,7 +50,7 @@ class LabelFree(Settings):
     annotated_share: Inside = 0.5
     """Share of annotated samples where they are mixed with synthetic ones."""
     hold_out: HoldOut = "auto"
-    """Keep healthy cases out of training, for validation and false alarms: always, never, auto (of five or more)."""
+    """Keep healthy cases out of training, to validate or score: always, never, auto (of five or more)."""
     within_organ_mm: Weight | None = None
     """Remove predicted tumor farther than this from its organ, see `predict`."""
     min_tumor_mm3: Weight | None = None
@@ -63,16 +62,38 @@ class LabelFree(Settings):
             raise ValueError("give either --steps (repeatable to the bit on a CPU) or --minutes (of each arm)")
         if self.patch_shape == WHOLE_CASES:
             raise ValueError("patch_shape full: trainings need patches; give three numbers of voxels")
-        for name in ("arms", "diversity", "annotation", "seeds"):
+        for name in self.growing:
             given = getattr(self, name) or ()
             if len(set(given)) < len(given):
                 raise ValueError(f"{name}: something is named twice: {' '.join(map(str, given))}")
-        if "seed-paper" in (self.arms or ()) and self.organ != SEED_PAPER_ORGAN:
-            raise ValueError(f"the arm seed-paper has {SEED_PAPER_ORGAN} tumors only; leave it out for {self.organ}")
         try:
             tumor_organ(self.organ)
         except InputError as error:
             raise ValueError(str(error)) from error
+        return self
+
+    def check_annotation(self, annotated: int) -> None:
+        """InputError where --annotation asks for more annotated cases than there are."""
+        if self.annotation and max(self.annotation) > annotated:
+            raise InputError(
+                f"--annotation {max(self.annotation)}: there are {annotated} annotated cases; give at most that many"
+            )
+
+
+class LabelFree(Common):
+    """The arms of a label-free experiment."""
+
+    growing: ClassVar[tuple[str, ...]] = ("arms", "diversity", *Common.growing)
+
+    arms: tuple[ArmName, ...] | None = None
+    """What to train on; default: every arm that the cases allow."""
+    diversity: tuple[Count, ...] = ()
+    """Also train on so many unique synthetic samples each, at equal steps."""
+
+    @model_validator(mode="after")
+    def _arms_have_tumors(self) -> Self:
+        if "seed-paper" in (self.arms or ()) and self.organ != SEED_PAPER_ORGAN:
+            raise ValueError(f"the arm seed-paper has {SEED_PAPER_ORGAN} tumors only; leave it out for {self.organ}")
         return self
 
     def chosen(self, annotated: int) -> tuple[ArmName, ...]:
@@ -81,10 +102,7 @@ class LabelFree(Settings):
         if not annotated and (needing or self.annotation):
             what = ", ".join([*(f"the arm {name}" for name in needing), *(["--annotation"] if self.annotation else [])])
             raise InputError(f"{what}: needs annotated cases for training; name them with --annotated, or leave it out")
-        if self.annotation and max(self.annotation) > annotated:
-            raise InputError(
-                f"--annotation {max(self.annotation)}: there are {annotated} annotated cases; give at most that many"
-            )
+        self.check_annotation(annotated)
         if self.arms is not None:
             return self.arms
         free = tuple(name for name in LABEL_FREE if name != "seed-paper" or self.organ == SEED_PAPER_ORGAN)

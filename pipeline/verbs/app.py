@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,6 +76,15 @@ Local = Annotated[Path, Parameter(validator=_on_a_disk)]
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def told_when_stopped(what: str) -> Iterator[None]:
+    """What Ctrl-C leaves behind, of a verb that does not go on where it was stopped."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(str(stop) or f"stopped; {what}") from stop
 
 
 def print_json(document: Any) -> None:

@@ -1,4 +1,4 @@
-"""Verbs of experiments: experiment label-free, experiment report."""
+"""Verbs of experiments: experiment label-free, experiment label-kinds, experiment report."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
+from pipeline.config import GenerateConfig
 from pipeline.errors import InputError
+from pipeline.experiments.label_kinds_settings import LabelKinds
 from pipeline.experiments.settings import LabelFree
 from pipeline.settings import resolve
 from pipeline.train_config import TrainConfig
 from pipeline.verbs.app import ALONE, Flatten, Local, Workforce, app, ours, print_json, say
 
 if TYPE_CHECKING:
-    from pipeline.experiments.label_free import Experiment
+    from pipeline.experiments.experiment import Experiment
 
-experiment = App(name="experiment", help="Whole experiments with one command and one report: label-free, report.")
+_HELP = "Whole experiments with one command and one report: label-free, label-kinds, report."
+experiment = App(name="experiment", help=_HELP)
 app.command(experiment)
 
 
@@ -29,6 +33,7 @@ def _some(_: Any, given: Any) -> None:
 
 
 Folders = Annotated[tuple[Local, ...], Parameter(validator=_some)]
+Jobs = Annotated[int, Parameter(validator=Number(gte=1))]
 
 
 @experiment.command
@@ -41,6 +46,7 @@ def label_free(
     config: Local | None = None,
     generate_config: Local | None = None,
     who: Annotated[Workforce, Flatten] = ALONE,
+    jobs: Jobs = 1,
     dry_run: bool = False,
     json: bool = False,
     settings: Annotated[LabelFree | None, Flatten] = None,
@@ -65,30 +71,107 @@ def label_free(
         YAML file with the settings of every training, see `train`.
     generate_config
         YAML file with the settings of every dataset, see `generate`.
+    jobs
+        Run so many steps at once that do not need each other; the same files come out. Their lines begin with the
+        step's name then.
     dry_run
         Only show the arms, the commands, how much they make and how long it takes.
     json
         Print the plan (--dry-run) or the results as JSON; progress goes to standard error.
     """
     ours("training", "workers")
-    from pipeline.experiments.label_free import Experiment, Sources, describe, generate_settings
+    from pipeline.experiments.cases import Sources
+    from pipeline.experiments.label_free import generate_settings, plan_label_free
 
     given = settings.model_dump(exclude_unset=True) if settings is not None else {}
-    planned = Experiment(
+    planned = plan_label_free(
         Sources(healthy, real, annotated),
         out,
         resolve(LabelFree, None, given),
         generate_settings(generate_config),
         resolve(TrainConfig, config, {}),
     )
+    _show_or_run(planned, who, jobs, dry_run, json)
+
+
+@experiment.command
+def label_kinds(
+    *,
+    out: Local,
+    bank: Local | None = None,
+    healthy: tuple[Local, ...] = (),
+    test: Local | None = None,
+    real: tuple[Local, ...] = (),
+    annotated: tuple[Local, ...] = (),
+    config: Local | None = None,
+    generate_config: Local | None = None,
+    who: Annotated[Workforce, Flatten] = ALONE,
+    jobs: Jobs = 1,
+    dry_run: bool = False,
+    json: bool = False,
+    settings: Annotated[LabelKinds | None, Flatten] = None,
+) -> None:
+    """Train on the same samples seen as masks, boxes, scribbles, reports, ...: score over annotation time, one report.
+
+    Examples: phantumor experiment label-kinds --healthy healthy/ --steps 5000 --seeds 0 1 2 --out kinds
+    phantumor experiment label-kinds --bank bank --spacing 1.5 --kinds mask box tag --mixtures mask:16+box
+    --annotation 4 16 64 --real lits/ --real-labels lits --minutes 30 --minutes-per.mask 10 --out kinds --dry-run
+
+    Parameters
+    ----------
+    out
+        Folder for bank, datasets, runs, evaluations and the report; the same command again goes on there.
+    bank
+        Made by `phantumor prepare`; or give --healthy.
+    healthy
+        Healthy cases with organ masks to make a bank of: case folders, folders of them, or datalists.
+    test
+        Score on this dataset, its split test where it has one, instead of on new samples of held-out cases.
+    real
+        Score on these cases with real tumors and their masks as well. They are in no training.
+    annotated
+        Other cases with real tumors and their masks: --annotation counts these.
+    config
+        YAML file with the settings of every training, see `train`.
+    generate_config
+        YAML file with the settings of every dataset, see `generate`.
+    jobs
+        Run so many steps at once that do not need each other; the same files come out. Their lines begin with the
+        step's name then.
+    dry_run
+        Only show the arms, the commands, how much they make and how long it takes.
+    json
+        Print the plan (--dry-run) or the results as JSON; progress goes to standard error.
+    """
+    ours("training", "workers")
+    from pipeline.experiments.cases import Sources
+    from pipeline.experiments.label_kinds import Material, plan_label_kinds, train_settings
+    from training.supervision.kinds import kinds_of
+
+    given = settings.model_dump(exclude_unset=True) if settings is not None else {}
+    planned = plan_label_kinds(
+        Material(Sources(healthy, real, annotated), bank, test),
+        out,
+        resolve(LabelKinds, None, given),
+        resolve(GenerateConfig, generate_config, {}),
+        train_settings(config),
+    )
+    for arm in planned.arms:
+        kinds_of(planned.train.model_copy(update={"labels": arm.labels or None}), len(arm.data))
+    _show_or_run(planned, who, jobs, dry_run, json)
+
+
+def _show_or_run(planned: Experiment, who: Workforce, jobs: int, dry_run: bool, as_json: bool) -> None:
+    from pipeline.experiments.experiment import describe
+
     planned.check_readable()
-    log = say if json else partial(print, flush=True)
+    log = say if as_json else partial(print, flush=True)
     for line in ("Arms:", *describe(planned.arms)):
         log(line)
     if dry_run:
-        _show_plan(planned, json)
+        _show_plan(planned, as_json)
     else:
-        _run(planned, log, who, json)
+        _run(planned, log, who, jobs, as_json)
 
 
 def _show_plan(planned: Experiment, as_json: bool) -> None:
@@ -106,10 +189,11 @@ def _show_plan(planned: Experiment, as_json: bool) -> None:
     print("\n".join(cost.lines()))
 
 
-def _run(planned: Experiment, log: Any, who: Workforce, as_json: bool) -> None:
-    from pipeline.experiments.runner import Subprocess
+def _run(planned: Experiment, log: Any, who: Workforce, jobs: int, as_json: bool) -> None:
+    from pipeline.experiments.processes import Processes
 
-    result = planned.run(log, lambda lock: Subprocess(lock, sys.stderr if as_json else None), _how(who))
+    stdout = sys.stderr if as_json else None
+    result = planned.run(log, lambda lock: Processes(lock, stdout, named=jobs > 1), _how(who), jobs)
     if as_json:
         print_json(result)
     else:
@@ -133,16 +217,16 @@ def report(out: Local, *, json: bool = False) -> None:
     Parameters
     ----------
     out
-        The --out of `phantumor experiment label-free`.
+        The --out of `phantumor experiment label-free` or label-kinds.
     json
         Print the results as JSON.
     """
     ours("training")
-    from pipeline.experiments.label_free import read_plan
+    from pipeline.experiments.document import read_plan
     from training.experiment import write_experiment_report
 
     if not Path(out).is_dir():
-        raise InputError(f"{out}: no such folder; give the --out of `phantumor experiment label-free`")
+        raise InputError(f"{out}: no such folder; give the --out of `phantumor experiment`")
     result = write_experiment_report(out, read_plan(out))
     if json:
         print_json(result)

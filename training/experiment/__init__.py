@@ -1,4 +1,4 @@
-"""The report of a label-free experiment: the evaluations of its runs in; `experiment.json` and one page out."""
+"""The reports of experiments: the evaluations of its runs in; `experiment.json` and one page out."""
 
 from training.experiment.write import write_experiment_report
 

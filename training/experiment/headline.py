@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.experiment.spread import OVER_SEEDS
 from training.report.cells import counted, mean_interval, number, percent
 
 Record = Mapping[str, Any]
@@ -29,4 +30,5 @@ def headline(arms: Sequence[Record], organ: str) -> str:
 def _dice(figures: Record) -> str:
     dice = figures["tumor_dice"]
     interval = mean_interval(dice, 2)
-    return number(dice["mean"], 2) + (f" ({interval})" if interval else "")
+    over = f" {OVER_SEEDS}" if dice["interval"] == OVER_SEEDS else ""
+    return number(dice["mean"], 2) + (f" ({interval}{over})" if interval else "")

@@ -65,6 +65,12 @@ def dicom_files(folder: Path) -> list[Path]:
     return files
 
 
+def patient_id(folder: Path) -> str | None:
+    """PatientID of the series in `folder`; None where it is empty, as de-identification may leave it."""
+    header = pydicom.dcmread(dicom_files(folder)[0], stop_before_pixels=True, specific_tags=["PatientID"])
+    return str(header.get("PatientID") or "").strip() or None
+
+
 def _is_marked(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"

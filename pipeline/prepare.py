@@ -17,7 +17,8 @@ from pipeline.bank_format import CaseRecord
 from pipeline.case import Case, build_case
 from pipeline.errors import InputError
 from pipeline.intake import read_case, source_digests, tumor_classes
-from pipeline.organs import CLASS_NAMES, LabelMap, label_map
+from pipeline.organs import CLASS_NAMES, LabelMap, label_map, tumor_id
+from pipeline.patients import note_on_patients
 from pipeline.progress import duration
 from pipeline.sources import CaseSource, Found, check_ids, find_cases
 from pipeline.store import Location
@@ -61,6 +62,9 @@ def prepare(
     job = _Job(classes, spacing_mm, split, allow_tumors, annotated, allow_implausible)
     with create_or_open_bank(out, spacing_mm) as bank:
         _add_all(bank, found.cases, job, progress)
+        splits = {case_id: record.split for case_id, record in bank.records.items()}
+        if split == "auto" and (spread := note_on_patients(found.cases, splits)):
+            progress(f"note: {spread}")
     return open_bank(out)
 
 
@@ -127,10 +131,11 @@ def _add_all(bank: BankWriter, cases: Sequence[CaseSource], job: _Job, progress:
                 bank.set_split(source.case_id, split)
             progress(f"{at}: already in the bank")
             continue
-        record = bank.add_case(job.build(source, digests, split or bank.next_split()), recipe=recipe)
+        case = job.build(source, digests, split or bank.next_split())
+        record = bank.add_case(case, recipe=recipe)
         made += 1
         left = (time.monotonic() - started) / made * (len(cases) - number)
-        progress(f"{at}: {describe(record)}" + (f"; {duration(left)} left" if number < len(cases) else ""))
+        progress(f"{at}: {describe(record, case)}" + (f"; {duration(left)} left" if number < len(cases) else ""))
 
 
 def _check_same(record: CaseRecord, recipe: str, bank: Path) -> None:
@@ -141,11 +146,16 @@ def _check_same(record: CaseRecord, recipe: str, bank: Path) -> None:
         )
 
 
-def describe(record: CaseRecord) -> str:
-    """One line on a case: size, phase, split, and what each tumor organ looks like."""
+def describe(record: CaseRecord, case: Case) -> str:
+    """One line on a case: size, phase, split, what each tumor organ looks like, and how many lesions are annotated."""
     organs = ", ".join(
         f"{organ} {record.stats[organ].volume_ml:.0f} ml {record.stats[organ].mean_hu:.0f} HU"
         for organ in record.usable_organs
     )
-    tumors = "".join(f"; annotated: {CLASS_NAMES[number]}" for number in record.annotated)
+    found = {tumor_id(organ): int(lesions[-1, 1]) + 1 for organ, lesions in case.lesions.items()}
+    tumors = "".join(f"; annotated: {CLASS_NAMES[i]}, {_lesions(found.get(i, 0))}" for i in record.annotated)
     return f"{'x'.join(map(str, record.shape))} voxels, {record.phase}, {record.split}; {organs}{tumors}"
+
+
+def _lesions(count: int) -> str:
+    return "no lesion" if not count else f"{count} lesion{'s' if count > 1 else ''}"

@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Tests run beside each other: threads of numerical libraries would only wait for a core. They read it when imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 
 from pipeline.bank import Bank
+from tests.estimates import estimate_of_one
 from tests.s3_server import S3Server, running_server
 from tests.specs import make_abdomens
 
@@ -24,6 +28,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("suite", deadline=None)  # how long an example takes is the machine's matter
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_estimates() -> Iterator[None]:
+    """What a run will cost is told from one sample, as it would else make most small datasets twice.
+
+    `workers.estimate` itself, and commands in processes of their own, are as ever.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workers.generate.estimate_cost", estimate_of_one)
+        yield
 
 
 @pytest.fixture

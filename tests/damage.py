@@ -50,15 +50,25 @@ def copy_home(home: Path, to: Path) -> Path:
 
 def copy_to_store(dataset: Path, place: str) -> Store:
     """The objects of a dataset, and the bank beside it, in another store."""
+    copy_bank(dataset, place)
+    return copy_data(dataset, place, f"{place}/bank")
+
+
+def copy_data(dataset: Path, place: str, bank: str) -> Store:
+    """The objects of a dataset in another store, made from the bank there."""
     to = open_store(f"{place}/data")
     for entry in open_store(dataset).entries():
         to.replace(entry.key, (dataset / entry.key).read_bytes())
     document = json.loads(to.read("dataset.json"))
-    to.replace("dataset.json", json.dumps(document | {"bank": f"{place}/bank"}).encode())
+    to.replace("dataset.json", json.dumps(document | {"bank": bank}).encode())
+    return to
+
+
+def copy_bank(dataset: Path, place: str) -> None:
+    """The bank beside a dataset, as `bank` in another store."""
     bank = open_store(f"{place}/bank")
     for entry in open_store((dataset.parent / "bank").resolve()).entries():
         bank.replace(entry.key, (dataset.parent / "bank" / entry.key).read_bytes())
-    return to
 
 
 def attempt_folder(dataset: Path, shard: int) -> Path:

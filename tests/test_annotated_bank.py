@@ -51,7 +51,7 @@ def test_prepared_tumors_stay_in_the_bank_and_the_bank_says_so(tmp_path: Path) -
     )
     (record,) = held.records
     assert record.annotated == (TUMOR,)
-    assert lines[-1].endswith("; annotated: liver_tumor")
+    assert lines[-1].endswith("; annotated: liver_tumor, 1 lesion")
     case = open_bank(tmp_path / "bank").load("a")
     assert case.annotated == (TUMOR,)
     assert np.count_nonzero(case.organs == TUMOR) == np.count_nonzero(tumor_ball()) == len(case.lesions["liver"])
@@ -61,8 +61,12 @@ def test_prepared_tumors_stay_in_the_bank_and_the_bank_says_so(tmp_path: Path) -
 
 def test_a_mask_without_tumor_makes_an_annotated_case_without_lesions(tmp_path: Path) -> None:
     save(save_case(tmp_path / "a") / "liver_tumor.nii.gz", np.zeros(make_ct().shape, np.uint8))
-    held = prepare([tmp_path / "a"], tmp_path / "bank", spacing_mm=FILE_SPACING_MM, annotated=True)
+    lines: list[str] = []
+    held = prepare(
+        [tmp_path / "a"], tmp_path / "bank", spacing_mm=FILE_SPACING_MM, annotated=True, progress=lines.append
+    )
     assert held.records[0].annotated == (TUMOR,)
+    assert lines[-1].endswith("; annotated: liver_tumor, no lesion")
     assert held.load("a").lesions == {}
     healthy = prepare([tmp_path / "a"], tmp_path / "healthy", spacing_mm=FILE_SPACING_MM)
     assert healthy.records[0].arrays == held.records[0].arrays

@@ -97,8 +97,8 @@ def test_recipes_cost_their_rows(bank: Bank) -> None:
     ],
 )
 def test_the_line_for_people(free: int | None, workers: int, line: str) -> None:
-    told = Estimate(30, 2_000_000, 120.0).line(free, workers)
-    assert told == f"{line}, with this machine as busy as it is now"
+    told = Estimate(30, 2_000_000, 120.0, 7, 1.84).line(free, workers)
+    assert told == f"{line}, scaled up from 7 made in 1.8 s just now; it changes as the machine's load does"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,8 @@ def test_workers_share_cores_with_each_other_and_with_what_runs_there(
     assert told["hours"] == pytest.approx(2 * crowding / workers, abs=1e-4)
 
 
-def test_a_dry_run_tells_bytes_and_hours(bank: Bank, tmp_path: Path) -> None:
+def test_a_dry_run_tells_bytes_and_hours(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.generate.estimate_cost", estimate_cost)
     told = generate(bank.path, tmp_path / "data", CONFIG, dry_run=True, log=lambda _: None).to_json()
     assert (told["made"], told["committed"], told["complete"]) == (0, 0, False)
     assert (told["estimate"]["samples"], told["estimate"]["workers"]) == (40, 1)
@@ -145,5 +146,6 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_the_probe_stops_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "_PROBE_SECONDS", 0.0)
     tried: list[int] = []
-    probed(lambda index: tried.append(index) or 1, 1000, 10)
-    assert len(set(tried)) == 4
+    found = probed(lambda index: tried.append(index) or 1, 1000, 10)
+    assert len(set(tried)) == found.tried == 4
+    assert found.core_seconds == pytest.approx(found.tried_s / 4 * 10)

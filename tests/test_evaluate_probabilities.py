@@ -93,6 +93,20 @@ def test_a_case_is_answered_by_the_rules_in_ids_and_in_probabilities() -> None:
     assert Predictor(make_segmenter(), Rules(), probabilities=False).case(ct).probabilities is None
 
 
+@pytest.mark.parametrize("probabilities", [True, False])
+def test_a_case_with_a_name_shows_how_far_it_is(capsys: pytest.CaptureFixture[str], probabilities: bool) -> None:
+    ct = Volume(np.full((24, 12, 12), 100, np.int16), np.eye(4))
+    predictor = Predictor(make_segmenter(), Rules(), probabilities)
+    predictor.case(ct)
+    assert capsys.readouterr().err == ""
+    predictor.case(ct, "anna")
+    said = capsys.readouterr().err.splitlines()[-1]
+    total = said.partition(" ")[0].split("/")
+    assert total[0] == total[1]
+    assert " windows of anna, " in said
+    assert said.endswith("/s")
+
+
 @pytest.mark.parametrize("organ", [True, False])
 def test_where_the_rules_leave_no_tumor_its_probability_is_zero(organ: bool) -> None:
     labels = np.zeros((20, 8, 8), np.uint8)

@@ -15,7 +15,7 @@ from pipeline.catalog import Dataset, open_dataset
 from pipeline.config import GenerateConfig
 from pipeline.organs import tumor_id
 from pipeline.phantom import make_phantom
-from pipeline.train_config import TrainConfig
+from pipeline.train_config import NetworkConfig, TrainConfig
 from training.checkpoint import load_for_inference
 from training.metrics import dice
 from training.network import ClassTable, build_network
@@ -35,7 +35,15 @@ GENERATE = GenerateConfig.model_validate(
         "tumors": TUMORS,
     }
 )
-TRAIN = TrainConfig(steps=500, lr=4e-3, threads=1, validate_every=500, checkpoint_every=500, log_every=100)
+TRAIN = TrainConfig(
+    steps=500,
+    lr=4e-3,
+    network=NetworkConfig(channels=(8, 16, 32, 64)),
+    threads=1,
+    validate_every=500,
+    checkpoint_every=500,
+    log_every=100,
+)
 
 
 def phantom_bank(folder: Path) -> Path:

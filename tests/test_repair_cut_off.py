@@ -19,8 +19,9 @@ from tests.damage import (
     KINDS,
     assert_same,
     contents,
+    copy_bank,
+    copy_data,
     copy_home,
-    copy_to_store,
     flip,
     flip_object,
     make_homes,
@@ -111,8 +112,9 @@ def test_a_repair_cut_off_anywhere_is_finished_later(homes: dict[str, Path], tmp
 
 def test_a_repair_in_an_object_store_cut_off_anywhere_is_finished_later(homes: dict[str, Path], s3_url: str) -> None:
     config = GenerateConfig.model_validate(CONFIG.model_dump() | {"store": "delta"})
+    copy_bank(homes["delta"] / "data", s3_url)
     for after in range(0, 100, 3):
-        store = copy_to_store(homes["delta"] / "data", f"{s3_url}/{after}")
+        store = copy_data(homes["delta"] / "data", f"{s3_url}/{after}", f"{s3_url}/bank")
         before = contents(store)
         flip_object(
             store, next(key for key in sorted(e.key for e in store.entries()) if "/000001" in key and "c/0" in key)
@@ -121,7 +123,7 @@ def test_a_repair_in_an_object_store_cut_off_anywhere_is_finished_later(homes: d
             changes = dying(patch, S3Store, after)
             with contextlib.suppress(Killed):
                 verify(store.url, repair=True)
-        generate(f"{s3_url}/{after}/bank", store.url, config, log=lambda _: None)
+        generate(f"{s3_url}/bank", store.url, config, log=lambda _: None)
         assert verify(store.url, repair=True, gc=True, gc_age_minutes=0).ok, after
         assert contents(store) == before
         if changes[0] <= after:

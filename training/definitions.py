@@ -50,7 +50,10 @@ def _detection(settings: ScoreSettings) -> dict[str, str]:
         "patient sensitivity and specificity": "The same by source case: it has a tumor (a predicted one) when any of "
         "its samples has.",
         "FROC": f"Candidates are connected pieces with a tumor probability of at least {FLOOR:g}, scored by their "
-        "largest probability; a candidate hits the true tumors it touches, and is false when there are none. The curve "
+        "largest probability; a candidate hits the true tumors it touches, and is false when there are none. Pieces "
+        f"are made once, at {FLOOR:g}, not anew at each threshold: tumors that a bridge of such probability joins are "
+        "one candidate and are hit together, a network that is unsure over a wide area has few, large candidates, and "
+        f"a tumor that stays below {FLOOR:g} is never found, so the curve ends there. The curve "
         "shows the share of tumors hit over the false candidates per scan as the least score falls; its mean is over "
         f"{', '.join(f'{rate:g}' for rate in settings.froc_false_per_scan)} false candidates per scan.",
         "contrast": "Mean HU of a tumor minus that of the organ around it; grouped by "

@@ -66,7 +66,7 @@ def evaluate_run(
         scored = StoredSamples(dataset, predictor, samples_to_predict(segmenter, dataset, split)[:limit])
     else:
         _check_unsaid(data, "a folder of real cases", {"split": split is not None})
-        context["contrast of tumors"] = CONTRAST
+        context |= {"contrast of tumors": CONTRAST} | ({"labels": labels} if labels else {})
         scored = RealCases(
             place.folder, predictor, out / "predictions", labels, healthy, limit, settings.connectivity, log
         )
@@ -89,7 +89,9 @@ def evaluate_folders(
     `labels` and `prediction_labels` are label maps; without them nnU-Net's `dataset.json` decides, else our class ids.
     """
     scored = LabelFolders(truth, predictions, labels, prediction_labels, limit, log)
+    maps = {"labels": labels, "prediction labels": prediction_labels}
     context = {"truth": str(truth), "predictions": str(predictions), "version of phantumor": software()["phantumor"]}
+    context |= {name: value for name, value in maps.items() if value is not None}
     return evaluate(scored, out, context, settings, log)
 
 

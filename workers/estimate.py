@@ -27,11 +27,17 @@ ROW_BYTES = 1500  # of a manifest row with one tumor, as Parquet; parts and the 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the remaining samples will cost. `core_seconds` is what one worker takes, on this machine as it is."""
+    """What the remaining samples will cost: `core_seconds` is what one worker takes, on this machine as it is.
+
+    It is scaled up from `tried` samples that were made for it within `tried_s`, so it knows nothing of what the
+    machine does later, and little of a mix of kinds that take unlike times.
+    """
 
     samples: int
     bytes: int
     core_seconds: float
+    tried: int = 1
+    tried_s: float = 0.0
 
     def seconds(self, workers: int, crowding: float = 1.0) -> float:
         """How long it takes; `crowding` is how much slower each worker is beside the others."""
@@ -44,7 +50,7 @@ class Estimate:
         return (
             f"{self.samples} samples to make, about {size(self.bytes)}{room}, estimated "
             f"{duration(self.seconds(workers, crowding))} on {workers} worker{'s' if workers > 1 else ''}, "
-            "with this machine as busy as it is now"
+            f"scaled up from {self.tried} made in {self.tried_s:.1f} s just now; it changes as the machine's load does"
         )
 
     def to_json(self, free: int | None, workers: int, crowding: float = 1.0) -> dict[str, Any]:
@@ -93,7 +99,8 @@ def probed(make: Callable[[int], int], most: int, samples: int) -> Estimate:
     if not count:
         make(0)
     seconds = time.perf_counter() - started
-    return Estimate(samples, round(stored / max(1, count) * samples), seconds / max(1, tried) * samples)
+    each = seconds / max(1, tried)
+    return Estimate(samples, round(stored / max(1, count) * samples), each * samples, tried, seconds)
 
 
 def _try(make: Callable[[int], int], index: int) -> int | None:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pipeline.errors import InputError
-from pipeline.verbs.app import Flatten, Local, app, ours, print_json, say
+from pipeline.verbs.app import Flatten, Local, app, ours, print_json, say, told_when_stopped
 
 _NOT_NEGATIVE = Parameter(validator=Number(gte=0))
 
@@ -144,7 +144,8 @@ def evaluate(
     """
     ours("training")
     said = _said(subject, predicting, scoring)
-    result, lines = _evaluate(_input(said), said, out)
+    with told_when_stopped(f"no report was written to {out}; the same command predicts and scores all cases again"):
+        result, lines = _evaluate(_input(said), said, out)
     if json:
         print_json(result)
     else:

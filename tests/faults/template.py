@@ -28,6 +28,7 @@ REACHED = 77  # in place of 0: done, and the fault never came
 
 def serve() -> None:
     """Until the input ends."""
+    import pyarrow as pa
     import torch
 
     import workers.shard_task
@@ -35,6 +36,7 @@ def serve() -> None:
     from pipeline.cli import main
 
     torch.set_num_threads(1)
+    pa.Table.from_pylist([{"rows": 1}])  # imports pandas where it is installed, which every command would do again
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:

@@ -41,11 +41,11 @@ class Predictor:
             spacing = (float(dataset.info.spacing_mm),) * 3
             yield index, truth, self._finished(labels, seen.of(k) if self.probabilities else None, spacing)
 
-    def case(self, ct: Volume) -> Answer:
-        """The answer to a whole CT, on its own grid."""
+    def case(self, ct: Volume, name: str | None = None) -> Answer:
+        """The answer to a whole CT, on its own grid. With a `name`, progress is shown."""
         if self.probabilities:
-            return self._finished(*predict_with_probabilities(self.segmenter, ct), ct.spacing_mm)
-        return self._finished(predict_grid(self.segmenter, ct, ct.shape, ct.affine), None, ct.spacing_mm)
+            return self._finished(*predict_with_probabilities(self.segmenter, ct, name), ct.spacing_mm)
+        return self._finished(predict_grid(self.segmenter, ct, ct.shape, ct.affine, name), None, ct.spacing_mm)
 
     def _finished(self, labels: UInt8Array, found: Probabilities | None, spacing: Spacing) -> Answer:
         kept = None if found is None else within_rules(found, labels, spacing, self.rules)

@@ -56,7 +56,7 @@ class RealCases:
         """The cases, each predicted when its turn comes."""
         for case_id, source in self._cases.items():
             image, truth = read_native(source, self._labels)
-            answer = self._predictor.case(image)
+            answer = self._predictor.case(image, case_id)
             with writing_to(self._kept, _RESUME):
                 self._kept.mkdir(parents=True, exist_ok=True)
                 write_nifti(self._kept / f"{case_id}.nii.gz", answer.labels, image.affine)

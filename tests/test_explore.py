@@ -348,6 +348,18 @@ def test_label_maps_without_a_ct_are_shown(tmp_path: Path) -> None:
     np.testing.assert_array_equal(layers["prediction"].data, label)
 
 
+def test_an_evaluation_that_is_stopped_says_what_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.evaluate.evaluate_folders", stopped)
+    code, _, told = run(capsys, "evaluate", "--truth", "a", "--predictions", "b", "--out", tmp_path / "report")
+    assert (code, "predicts and scores all cases again" in told) == (1, True), told
+    assert "goes on from there" not in told
+
+
 def test_label_maps_of_other_ids_are_shown_as_they_were_scored(tmp_path: Path) -> None:
     for folder, (organ, tumor), name in (("truth", (6, 7), "anna"), ("predictions", (1, 2), "anna_0000")):
         label = np.zeros((6, 6, 6), np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import subprocess
@@ -10,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.catalog import open_dataset
 from pipeline.config import GenerateConfig
@@ -119,6 +122,27 @@ def test_the_hint_on_tumors_comes_with_a_filter_on_tumors(chromium: Any, tmp_pat
         page.keyboard.press("Enter")
         page.wait_for_selector("#message:has-text('Filter box: unknown column diamter_mm')")
         assert "--where" not in page.inner_text("#message")
+        page.close()
+
+
+def test_letters_stand_out_and_the_legend_names_what_is_drawn(chromium: Any, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data", samples=4, patch_shape=(16, 16, 16))
+    with served("explore", tmp_path / "data", "--no-browser") as address:
+        page, _ = opened(chromium, address, "#view=axial")
+        assert page.locator("#legend li").all_text_contents() == ["liver tumor"]
+        page.keyboard.press("o")
+        page.wait_for_selector("#legend li:text-is('liver')")
+        # A letter is as bright as can be, with black around it; the samples are grey, without air.
+        page.keyboard.press("[")
+        drawn(page, " 40")
+        where = page.locator("#stage").bounding_box()
+        corner = {"x": where["x"], "y": where["y"] + where["height"] / 2 - 20, "width": where["width"], "height": 40}
+        grey = np.asarray(Image.open(io.BytesIO(page.screenshot(clip=corner))).convert("L"))
+        white = grey > 245
+        near = np.zeros_like(white)
+        for shift in range(-4, 5):
+            near |= np.roll(grey < 40, shift, axis=1)
+        assert np.count_nonzero(white & near) > 20
         page.close()
 
 

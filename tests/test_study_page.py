@@ -12,11 +12,12 @@ import pytest
 import uvicorn
 
 from pipeline.pages.server import application, bound
-from pipeline.study.answers import Answer, AnswerBook
+from pipeline.study.answers import Answer, AnswerBook, Reader
 from pipeline.study.design import ANSWERS, Mode, order, read_study
 from pipeline.study.reading import Reading
 from pipeline.study.server import WRITES, routes
 from tests.studies import make_study
+from training.study import report
 
 CHROMIUM = Path("/usr/bin/chromium")
 # Without a graphics card WebGL 2 is drawn by SwiftShader.
@@ -178,6 +179,24 @@ def test_an_answer_waits_for_a_server_that_is_gone_and_the_reader_goes_on(open_p
         assert page.text("#progress") == "2 of 4 answered"
     finally:
         again.end()
+
+
+def test_no_table_of_the_report_is_cut_on_a_small_screen(chromium: Any, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", trials=20, practice=0)
+    book = AnswerBook(study / ANSWERS)
+    for name in ("Dr Anna-Maria Longname", "Ben"):
+        reader = book.begin(Reader(name=name, role="radiologist in training", years=3)).id
+        for k, shown in enumerate(order(read_study(study), reader)):
+            about = shown.__dict__ | {"answer": ("real", "synthetic", "unsure")[k % 3]}
+            sure = None if k % 3 == 2 else 4
+            book.add(reader, Answer(**about, confidence=sure, time_ms=9000, loading_ms=5, slices_seen=7))
+    report(study, tmp_path / "report", margin=0.1, seed=0, log=lambda _: None)
+    page = chromium.new_page(viewport={"width": 1100, "height": 800})
+    page.goto((tmp_path / "report" / "report.html").as_uri())
+    widths = page.evaluate("[...document.querySelectorAll('.scroll')].map((one) => [one.scrollWidth, one.clientWidth])")
+    assert len(widths) > 5
+    assert all(content <= shown for content, shown in widths)
+    page.close()
 
 
 def test_a_server_with_another_token_is_told_and_gets_the_answer(open_page: Any) -> None:

@@ -14,6 +14,7 @@ let about = null;
 let filterNames = [];
 let columns = [];
 let sample = null;
+let named = []; // classes of the labels that are shown
 let backwards = false; // the sample before the first of a page is the last of the page before
 let latest = { table: 0, charts: 0, sample: 0 };
 
@@ -111,7 +112,8 @@ async function picture(asked = latest.sample) {
   if (!viewer.supported() || !sample) return;
   const classes = await viewer.show(sample.id, settings(), focus(), ({ string }) => (by("place").textContent = string));
   if (asked !== latest.sample) return;
-  legend(classes.flat().filter(Boolean));
+  named = classes.flat().filter(Boolean);
+  legend();
   const next = table.neighbor(sample.id, 1);
   if (next) viewer.prefetch(next, ["image", ...shownLabels()]);
 }
@@ -129,8 +131,10 @@ function noPictures() {
     "This browser shows no WebGL 2, which slices and 3D need. Switch on hardware acceleration, or use another browser; table, filters and facts work, and the NIfTI files above open in any viewer.";
 }
 
-function legend(classes) {
-  const unique = new Map(classes.filter(({ id }) => id).map((entry) => [entry.name, entry]));
+// Of what is drawn: organs only where they are.
+function legend() {
+  const drawn = named.filter(({ id }) => id && (settings().organs || id % 2 === 0)); // even ids are tumors
+  const unique = new Map(drawn.map((entry) => [entry.name, entry]));
   by("legend").replaceChildren(
     ...[...unique.values()].map(({ name, color }) => {
       const dot = element("span", { className: "dot" });
@@ -264,6 +268,7 @@ function follow() {
   state.listen(["twin", ...Object.keys(about.labels).map((name) => `hide_${name}`)], () => picture().catch(complain));
   if (viewer.supported()) {
     state.listen(["window", "opacity", "organs"], () => viewer.arrange(settings()).catch(complain));
+    state.listen(["organs"], legend);
     state.listen(["view"], () => viewer.turn(settings()).catch(complain));
     state.listen(["swipe"], () => viewer.divide(settings()));
   }

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from pipeline.anatomy import NO_VESSEL_MM, tissue_mask
 from pipeline.case import Case
+from pipeline.components import connected_components
 from pipeline.grid import Slices3, crop, index3, shifted_affine, slices3
 from pipeline.organs import HOLLOW, organ_id, tumor_id
 
@@ -142,7 +142,7 @@ def _lesions(spec: SampleSpec, rendered: Rendered) -> list[_Lesion]:
 
 def _true_lesions(label: npt.NDArray[np.uint8], organ: str) -> list[_Lesion]:
     """The 26-connected pieces of an organ's tumor class, as they lie in the patch."""
-    pieces = cc3d.connected_components(label == tumor_id(organ), connectivity=26)
+    pieces = connected_components(label == tumor_id(organ), 26)
     boxes = enumerate(ndimage.find_objects(pieces), 1)
     return [_Lesion(organ, ANNOTATED, None, None, (x, y, z), pieces[x, y, z] == number) for number, (x, y, z) in boxes]
 

@@ -104,9 +104,9 @@ def test_augmentation_is_told_window_and_place_in_the_global_order(
 ) -> None:
     seen = []
 
-    def remember(*args: Any) -> Any:
+    def remember(*args: Any, **shown: Any) -> Any:
         seen.append(args[3:])
-        return augment(*args)
+        return augment(*args, **shown)
 
     monkeypatch.setattr("training.step.augment", remember)
     train(dataset, tmp_path / "run", changed(steps=2, window=(-100, 160), seed=5, accumulate=2), log=silent)

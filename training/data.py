@@ -78,7 +78,9 @@ class TrainingData:
     def _annotations(self) -> dict[str, AnnotationSource]:
         """Of the datasets whose tumors are not seen as masks."""
         named = zip(self.datasets, self.kinds, strict=True)
-        return {data.path: AnnotationSource(data) for data, kind in named if kind != "mask"}
+        return {
+            data.path: AnnotationSource(data, scribbles=kind == "scribble") for data, kind in named if kind != "mask"
+        }
 
     @cached_property
     def labels(self) -> Masks:

@@ -101,6 +101,8 @@ def compare_evaluations(
     """Two evaluations, case by case. Runs are scored on `data` first, into OUT/a and OUT/b, with the options of
     `evaluate_run`. InputError where the two were scored with other settings or on another truth.
     """
+    if a.resolve() == b.resolve():
+        raise InputError(f"--a and --b are both {a}: nothing would differ; name two evaluations or two runs")
     folders: list[Path] = []
     for side, place in (("a", a), ("b", b)):
         if is_evaluation(place):

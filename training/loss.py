@@ -45,13 +45,8 @@ class SegmentationLoss(nn.Module):
         Coarser levels count 1/2, 1/4, ... of the finest (nnU-Net, Isensee et al. 2021), all of them together 1. Their
         target is every second, fourth, ... voxel: those that strided convolutions are centred on.
         """
-        shares = [0.5**level for level in range(len(outputs))]
         with torch.autocast(target.device.type, enabled=False):
-            losses = [
-                share * self._level(output.float(), coarser(target, output.shape[2:]))
-                for share, output in zip(shares, outputs, strict=True)
-            ]
-        return torch.stack(losses).sum() / sum(shares)
+            return over_levels([self._level(output.float(), coarser(target, output.shape[2:])) for output in outputs])
 
     def _level(self, logits: Tensor, target: Tensor) -> Tensor:
         config = self.config
@@ -73,10 +68,7 @@ class SegmentationLoss(nn.Module):
     def _voxels(self, logits: Tensor, target: Tensor) -> Tensor:
         truth = target[:, 0]
         # Unreduced: CUDA sums a reduced cross-entropy in no fixed order, and refuses to in deterministic mode.
-        loss = F.cross_entropy(logits, truth, reduction="none")
-        if self.config.voxel == "focal":
-            missing = -torch.expm1(-loss)  # 1 - p of the true class
-            loss = missing.clamp_min(_TINY).pow(self.config.focal_gamma) * loss
+        loss = focal(F.cross_entropy(logits, truth, reduction="none"), self.config)
         if self.config.class_weights:
             loss = loss * self.weights.to(loss)[truth]
         return loss.mean()
@@ -91,6 +83,20 @@ def _overlap(config: LossConfig) -> nn.Module:
         else DiceLoss(**common)
     )
     return loss
+
+
+def focal(losses: Tensor, config: LossConfig) -> Tensor:
+    """Losses -log p as they are, or times (1 - p)^gamma for the focal loss (Lin et al. 2017)."""
+    if config.voxel != "focal":
+        return losses
+    missing = -torch.expm1(-losses)
+    return missing.clamp_min(_TINY).pow(config.focal_gamma) * losses
+
+
+def over_levels(losses: Sequence[Tensor]) -> Tensor:
+    """The losses of the levels of deep supervision as one, finest first: they weigh 1, 1/2, 1/4, ..., together 1."""
+    shares = [0.5**level for level in range(len(losses))]
+    return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum() / sum(shares)
 
 
 def coarser(target: Tensor, shape: Sequence[int]) -> Tensor:

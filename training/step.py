@@ -81,8 +81,7 @@ class Step:
         if config.crop_shape:
             share = config.crop_tumor_share
             image, label = random_crop(image, label, config.crop_shape, share, labels.tumors, config.seed, positions)
-        shown = {} if labels.shown is None else {"shown": labels.shown}
-        image, label = augment(image, label, config.augment, config.seed, positions, config.window, **shown)
+        image, label = augment(image, label, config.augment, config.seed, positions, config.window, shown=labels.shown)
         image = to_window(image, config.window)
         if config.channels_last:
             image = image.to(memory_format=torch.channels_last_3d)

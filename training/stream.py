@@ -7,7 +7,7 @@ that loader processes need (`python benchmarks/stream.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -114,11 +114,10 @@ class ShardStream:
         self._end = self._end_beyond(0)
         self._stop_before: int | None = None  # begin no batch from there on
         if healthy:
-            for part in self._drawn.parts:
-                _check_twins(part)
-        whole = shuffle == "shard"
+            _check_twins(self._drawn.parts)
+        readers = [_reader_of(part, checksums, cache, shuffle == "shard") for part in self._drawn.parts]
         self._reader = BatchReader(
-            _relabelled([_reader_of(part, checksums, cache, whole) for part in self._drawn.parts], relabel),
+            _relabelled(readers, relabel),
             self.patch_shape,
             batch_size,
             threads,
@@ -277,14 +276,15 @@ class ShardStream:
         self._stop_before = stop
 
 
-def _check_twins(part: Part) -> None:
+def _check_twins(parts: Sequence[Part]) -> None:
     """InputError when a source has samples of annotated cases."""
-    if isinstance(part, EndlessPart):
-        splits = [split for split in SPLITS if part.config.split_share.of(split) > 0]
-        drawn = [record.case_id for record in part.bank.records if record.split in splits]
-        refuse_annotated(part.place, part.bank, drawn)
-    else:
-        check_twins(part.dataset, part.rows)
+    for part in parts:
+        if isinstance(part, EndlessPart):
+            splits = [split for split in SPLITS if part.config.split_share.of(split) > 0]
+            drawn = [record.case_id for record in part.bank.records if record.split in splits]
+            refuse_annotated(part.place, part.bank, drawn)
+        else:
+            check_twins(part.dataset, part.rows)
 
 
 def _relabelled(readers: list[SourceReader], relabel: Relabel | None) -> list[SourceReader]:

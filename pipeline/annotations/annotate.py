@@ -98,6 +98,7 @@ def _summary(dataset: Dataset, made: int) -> AnnotationSummary:
         samples=dataset.rows,
         made=made,
         tumors=pc.sum(counts["n_tumors"]).as_py() or 0,
+        settings=annotations.settings,
         with_cases=annotations.origin.with_cases,
         example=annotations.of(first[0]) if first else None,
     )

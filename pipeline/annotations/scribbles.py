@@ -109,7 +109,8 @@ def _border_stroke(border: _Flat, shape: tuple[int, ...], share: float, start: f
     """Part of a connected stretch of border voxels, growing to both sides of where it starts."""
     graph = _neighbours(border, shape)
     order = csgraph.breadth_first_order(graph, int(start * len(border)), return_predecessors=False)
-    return border[order[: _drawn(len(order), share)]]
+    drawn: _Flat = border[order[: _drawn(len(order), share)]]
+    return drawn
 
 
 def _drawn(voxels: int, share: float) -> int:

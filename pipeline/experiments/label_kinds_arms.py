@@ -14,7 +14,7 @@ TITLES: dict[LabelKind, str] = {
     "scribble": "strokes inside and along the border",
     "box": "a box about each tumor",
     "recist": "long and short axis of each tumor",
-    "circle": "a ball of each tumor's size at its place",
+    "circle": "an ellipsoid of each tumor's axes and height",
     "point": "one voxel in each tumor",
     "tag": "whether the organ shows a tumor",
     "report": "what a report says: number, sizes, region",

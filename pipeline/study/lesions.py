@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from pipeline.case import Int16Array, UInt8Array
+from pipeline.components import connected_components
 from pipeline.grid import Index3, Slices3, index3, slices3
 from pipeline.organs import organ_id, tumor_id
 from pipeline.study.design import Truth
@@ -140,7 +141,7 @@ def ball_diameter_mm(volume_mm3: float) -> float:
 
 def _pieces(scan: Scan, organ: str) -> tuple[npt.NDArray[Any], list[Slices3]]:
     """Connected pieces of the lesion label as numbers, and the box of each; the first is the background."""
-    pieces = cc3d.connected_components(np.ascontiguousarray(scan.label == tumor_id(organ)), connectivity=26)
+    pieces = connected_components(scan.label == tumor_id(organ), 26)
     return pieces, cc3d.statistics(pieces, no_slice_conversion=False)["bounding_boxes"]
 
 
@@ -181,7 +182,7 @@ def _facts(scan: Scan, crop: Crop, diameter_mm: float) -> Facts | None:
     hu = crop.image.astype(np.float64)
     along = [_neighbours(hu, healthy, axis) for axis in range(3)]
     (x, noise), (y, _), (z, _) = along
-    others = int(cc3d.connected_components(crop.label == OTHERS, connectivity=26).max())
+    others = int(connected_components(crop.label == OTHERS, 26).max())
     return Facts(diameter_mm, float(np.median(hu[healthy])), noise, z - (x + y) / 2, others)
 
 

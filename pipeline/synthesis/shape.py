@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from pipeline.anatomy import WALL_HU
+from pipeline.components import connected_components
 from pipeline.organs import organ_id
 from pipeline.synthesis.window import Window
 
@@ -95,8 +95,8 @@ def grown(mask: torch.Tensor, voxels: int) -> torch.Tensor:
 
 def largest_component(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], bool]:
     """The largest 26-connected piece of a mask, and whether there were others."""
-    pieces, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
-    if count <= 1:
+    pieces = connected_components(mask, 26)
+    if pieces.max(initial=0) <= 1:
         return mask, False
     largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
     return pieces == largest, True

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.case import UInt8Array
+from pipeline.components import connected_components
 from pipeline.grid import Slices3, slices3
 from pipeline.image import Volume
 from pipeline.measure import SHELL_MM
@@ -81,7 +82,7 @@ def facts_of_case(ct: Volume, truth: UInt8Array, connectivity: int) -> list[Tumo
 
 def _pieces(ct: Volume, truth: UInt8Array, class_id: int, connectivity: int) -> Iterator[_Piece]:
     """Class, centroid in voxels, and contrast of each component of a tumor class."""
-    pieces = cc3d.connected_components(np.ascontiguousarray(truth == class_id), connectivity=connectivity)
+    pieces = connected_components(truth == class_id, connectivity)
     statistics = cc3d.statistics(pieces, no_slice_conversion=False)
     for number in range(1, len(statistics["voxel_counts"])):
         near = _grown(statistics["bounding_boxes"][number], ct.spacing_mm)

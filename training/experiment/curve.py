@@ -17,6 +17,7 @@ from training.report.plot import (
     legend,
     line,
     series_colours,
+    share_grid,
     svg,
     text,
     titles,
@@ -42,7 +43,7 @@ def amount_chart(
 ) -> Markup:
     """`level` is a named value without an amount, drawn as a dashed line across."""
     amounts = sorted({point.amount for points in series.values() for point in points})
-    parts = [*_grid(), *titles(f"{x_title} (log scale)", y_title)]
+    parts = [*share_grid(), *titles(f"{x_title} (log scale)", y_title)]
     for amount in amounts:
         x = _x(amount, amounts)
         parts += [line(x, TOP, x, y_at(0), GRID), text(x, y_at(0) + 16, f"{amount:,}".replace(",", "\N{THIN SPACE}"))]
@@ -59,14 +60,6 @@ def _x(amount: int, amounts: Sequence[int]) -> float:
         return x_at(0.5)
     share = math.log(amount / amounts[0]) / math.log(amounts[-1] / amounts[0])
     return x_at(_MARGIN + (1 - 2 * _MARGIN) * share)
-
-
-def _grid() -> list[Markup]:
-    parts = []
-    for k in range(6):
-        y = y_at(k / 5)
-        parts += [line(LEFT, y, WIDTH - RIGHT, y, GRID), text(LEFT - 6, y + 4, f"{k / 5:g}", "end")]
-    return parts
 
 
 def _series(points: Sequence[Point], amounts: Sequence[int], colour: str) -> list[Markup]:

@@ -11,12 +11,12 @@ from training.report.plot import (
     GRID,
     HEIGHT,
     LEFT,
-    RIGHT,
     TOP,
     WIDTH,
     legend,
     line,
     series_colours,
+    share_grid,
     svg,
     text,
     titles,
@@ -71,10 +71,7 @@ def _x(minutes: float, powers: tuple[int, int]) -> float:
 
 
 def _grid(powers: tuple[int, int], zero: bool) -> list[Markup]:
-    parts = []
-    for k in range(6):
-        y = y_at(k / 5)
-        parts += [line(LEFT, y, WIDTH - RIGHT, y, GRID), text(LEFT - 6, y + 4, f"{k / 5:g}", "end")]
+    parts = share_grid()
     marks = [0.0] if zero else []
     for value in (*marks, *(10.0**power for power in range(powers[0], powers[1] + 1))):
         x = _x(value, powers)

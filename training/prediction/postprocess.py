@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from pipeline.case import UInt8Array
+from pipeline.components import connected_components
 from pipeline.errors import InputError
 from pipeline.grid import Slices3, bounding_box, slices3
 from pipeline.organs import BACKGROUND, organ_id
@@ -133,7 +134,7 @@ def far_from_organ(labels: UInt8Array, spacing_mm: Spacing, tumor: int, limit_mm
 def main_component(labels: UInt8Array, tumor: int) -> Mask:
     """The largest component of a tumor's organ with its tumors; of a paired organ both, see `PIECES`."""
     organ = labels == tumor - 1
-    components = cc3d.connected_components(organ | (labels == tumor), connectivity=CONNECTIVITY)
+    components = connected_components(organ | (labels == tumor), CONNECTIVITY)
     voxels = np.bincount(components[organ], minlength=1)
     largest = np.argsort(-voxels, kind="stable")[: PIECES.get(tumor - 1, 1)]
     return np.isin(components, largest[voxels[largest] > 0])
@@ -153,7 +154,7 @@ def _remove_small(labels: UInt8Array, tumor: int, least_voxels: float) -> tuple[
     x, y, z = slices3(*bounding_box(labels == tumor))
     # One voxel more on each side, so that the neighbours of every component are there.
     inside = labels[_grown((x, y, z), 0, (1, 1, 1))]
-    components = cc3d.connected_components(inside == tumor, connectivity=CONNECTIVITY)
+    components = connected_components(inside == tumor, CONNECTIVITY)
     statistics = cc3d.statistics(components)
     small = np.flatnonzero(statistics["voxel_counts"] < least_voxels)
     small = small[small > 0]

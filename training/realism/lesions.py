@@ -17,6 +17,7 @@ import edt
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.components import connected_components
 from pipeline.grid import Slices3, bounding_box, index3, slices3
 from pipeline.organs import organ_id, tumor_id
 from training.metrics import equivalent_diameter_mm
@@ -114,7 +115,7 @@ def _lesion(scan: Scan, box: Slices3, mask: BoolArray, organ: BoolArray, name: s
 
 def _pieces(mask: BoolArray) -> tuple[npt.NDArray[Any], list[tuple[int, Slices3]]]:
     """Connected pieces as numbers, and the box of each."""
-    pieces = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
+    pieces = connected_components(mask, 26)
     boxes = cc3d.statistics(pieces, no_slice_conversion=False)["bounding_boxes"]
     return pieces, [(number, box) for number, box in enumerate(boxes) if number]
 

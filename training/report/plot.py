@@ -57,6 +57,15 @@ def percent_grid() -> list[Markup]:
     return parts
 
 
+def share_grid() -> list[Markup]:
+    """Horizontal lines at 0, 0.2, ... 1."""
+    parts = []
+    for k in range(6):
+        y = y_at(k / 5)
+        parts += [line(LEFT, y, WIDTH - RIGHT, y, GRID), text(LEFT - 6, y + 4, f"{k / 5:g}", "end")]
+    return parts
+
+
 def series_colours(count: int) -> list[str]:
     """A colour for each of so many series."""
     return [SERIES_COLOURS[k % len(SERIES_COLOURS)] for k in range(count)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.train_config import LossConfig, SupervisionConfig
-from training.loss import SegmentationLoss, coarser
+from training.loss import SegmentationLoss, coarser, over_levels
 from training.network import ClassTable
 from training.supervision.heads import HeadName, Sigmoid, Softmax
 from training.supervision.overlap import CodeSums, exclusion_loss, region_loss
@@ -44,9 +44,7 @@ class SupervisedLoss(nn.Module):
         with torch.autocast(targets.codes.device.type, enabled=False):
             heads = [(Softmax if self.heads == "softmax" else Sigmoid)(output.float()) for output in outputs]
             losses = [self._level(head, coarser(targets.codes, head.p.shape[2:]), table) for head in heads]
-            shares = [0.5**level for level in range(len(losses))]
-            loss = torch.stack([s * x for s, x in zip(shares, losses, strict=True)]).sum() / sum(shares)
-            return loss + weak_loss(heads[0], targets, table, self.supervision, self.done)
+            return over_levels(losses) + weak_loss(heads[0], targets, table, self.supervision, self.done)
 
     def _level(self, heads: Softmax | Sigmoid, codes: Tensor, table: CodeTable) -> Tensor:
         config, weights = self.config, self.known.weights

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.train_config import LossConfig
+from training.loss import focal
 from training.supervision.targets import Targets
 
-_TINY = 1e-12  # keeps the gradient of (1 - p)^gamma finite at p = 1 for gamma below 1
 _NOT_ONE_CHANNEL = -100  # what nll_loss leaves out
 
 
@@ -100,14 +100,6 @@ def mean_over_voxels(losses: Tensor, counted: Tensor) -> Tensor:
     # Masked after the fact: a loss that is not counted must not reach the gradient, even if it is not finite.
     total = torch.where(counted, losses, torch.zeros((), dtype=losses.dtype, device=losses.device))
     return total.flatten(1).sum(dim=1) / counted.flatten(1).sum(dim=1).clamp_min(1)
-
-
-def focal(losses: Tensor, config: LossConfig) -> Tensor:
-    """The losses as they are, or times (1 - p)^gamma with p = exp(-loss) for the focal loss (Lin et al. 2017)."""
-    if config.voxel != "focal":
-        return losses
-    missing = -torch.expm1(-losses)
-    return missing.clamp_min(_TINY).pow(config.focal_gamma) * losses
 
 
 def softmax_voxel_loss(log_p: Tensor, codes: Tensor, table: CodeTable, config: LossConfig, weights: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ ROWS_IN_MEMORY = 20_000  # manifest rows, with their specs about 5 kB each
 class AnnotationSource:
     """The annotations of a dataset: as stored, or derived with default settings where none are."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Dataset, scribbles: bool = True) -> None:
+        """Without `scribbles`, which take most of the time, none are derived."""
+        self._dataset, self._scribbles = dataset, scribbles
         self._stored = read_annotations(dataset) if has_annotations(dataset) else None
         self.settings = AnnotationSettings() if self._stored is None else self._stored.settings
         if self._stored is None and dataset.rows <= ROWS_IN_MEMORY:
@@ -35,7 +36,7 @@ class AnnotationSource:
         """The annotations of a sample, whose label is class ids (X, Y, Z)."""
         if self._stored is not None:
             return self._stored.of(index)
-        return annotate_sample(label, self._row(index), self.settings)
+        return annotate_sample(label, self._row(index), self.settings, scribbles=self._scribbles)
 
     def _row(self, index: int) -> Mapping[str, Any]:
         if self._dataset.rows > ROWS_IN_MEMORY:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, NamedTuple
 
-import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ import torch
 from pydantic import Field
 
 from pipeline.case import Case
+from pipeline.components import connected_components
 from pipeline.grid import crop, index3
 from pipeline.organs import organ_id
 from pipeline.synthesis.engines import _lumen as lumen
@@ -139,7 +139,7 @@ class Grid:
         """Which of these points, at least one, are in the largest piece that they make up."""
         mask = np.zeros(self.shape, np.bool_)
         mask.reshape(-1)[flat] = True
-        pieces = cc3d.connected_components(mask, connectivity=26).reshape(-1)[flat]
+        pieces = connected_components(mask, 26).reshape(-1)[flat]
         return np.asarray(pieces == np.bincount(pieces).argmax(), np.bool_)
 
     def _rough(self, form: WallForm) -> Floats:

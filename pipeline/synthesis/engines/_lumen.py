@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import cc3d
 import edt
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.case import Case, Float16Array
+from pipeline.components import connected_components
 from pipeline.grid import Index3, crop, index3
 from pipeline.organs import organ_id
 
@@ -54,7 +54,7 @@ def own_loop(surface_mm: Float16Array, own: BoolArray, start: Index3, radius_mm:
     Organ voxels elsewhere belong to loops beside it, also where they touch it.
     """
     least = CORE * radius_mm
-    labels = cc3d.connected_components(own & (surface_mm > np.float16(least)), connectivity=6)
+    labels = connected_components(own & (surface_mm > np.float16(least)), 6)
     if not labels[start]:
         return np.zeros_like(own)
     away2 = edt.edtsq((labels != labels[start]).astype(np.uint8))
@@ -95,7 +95,7 @@ def _core(surface: Float16Array, own: BoolArray, half: int, step_mm: float) -> t
     """Steps (n, 3) from the anchor of the points deep in its lumen, those of the deepest one, and its depth."""
     n = np.arange(-half, half + 1)
     away = np.sqrt(np.float32(n[:, None, None] ** 2 + n[:, None] ** 2 + n**2)) * np.float32(step_mm)
-    labels = cc3d.connected_components(own & (away <= NEAR_MM), connectivity=6)
+    labels = connected_components(own & (away <= NEAR_MM), 6)
     if not labels[half, half, half]:
         return None
     depth = np.where(labels == labels[half, half, half], surface, 0).astype(np.float32)
@@ -104,7 +104,7 @@ def _core(surface: Float16Array, own: BoolArray, half: int, step_mm: float) -> t
     radius = float(depth[middle])
     if radius < COLLAPSED_MM or reaching[middle] <= 0:
         return None
-    deep = cc3d.connected_components(depth > CORE * radius, connectivity=6)
+    deep = connected_components(depth > CORE * radius, 6)
     points = np.argwhere(deep == deep[middle])
     return points - half, np.array(middle, np.int64) - half, radius
 

@@ -306,10 +306,12 @@ def test_the_command_shows_a_report(folder: Path, capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out
     example = read_annotations(open_dataset(folder)).of(1)
     assert "annotations of 10 samples, 10 of them derived in this run" in printed
+    assert "settings: seed 2, box_jitter_mm 3, scribble_length 0.5, scribble_every_mm 10" in printed
     assert all(line in printed for line in example.report.splitlines())
     assert main(["annotate", str(folder), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["made"] == 0
+    assert document["settings"]["box_jitter_mm"] == 3
     assert document["example"]["tumors"][0]["box_vox"] == list(example.tumors[0].box_vox)
     assert document["example"]["scribbles"]["2"] == len(example.scribbles[2])
     assert main(["annotate", str(folder), "--scribble-length", "2"]) == 2

@@ -190,6 +190,7 @@ def test_evaluations_are_compared_case_by_case(
     words = ["evaluate", "--a", places["scored"], "--b", places["scored"], "--out", tmp_path / "out"]
     code, out, err = command(capsys, *words)
     assert code == 0, err
+    assert f"note: a and b are both {places['scored']}, so nothing differs" in err
     assert out.splitlines()[0].startswith("No difference shown between a and b in ")
     assert "dice: 0.98 and 0.98, b minus a +0.00 to +0.00, p 1 (n 6)" in out
     assert "tumors found (overlap): 9 and 9 of 9, p 1" in out

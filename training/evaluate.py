@@ -102,7 +102,7 @@ def compare_evaluations(
     `evaluate_run`. InputError where the two were scored with other settings or on another truth.
     """
     if a.resolve() == b.resolve():
-        raise InputError(f"--a and --b are both {a}: nothing would differ; name two evaluations or two runs")
+        log(f"note: a and b are both {a}, so nothing differs")
     folders: list[Path] = []
     for side, place in (("a", a), ("b", b)):
         if is_evaluation(place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,7 +34,35 @@ def _some(_: Any, given: Any) -> None:
 
 
 Folders = Annotated[tuple[Local, ...], Parameter(validator=_some)]
-Jobs = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+@dataclass(frozen=True)
+class Running:
+    """How an experiment is run; the flags of every experiment.
+
+    Parameters
+    ----------
+    config
+        YAML file with the settings of every training, see `train`.
+    generate_config
+        YAML file with the settings of every dataset, see `generate`.
+    jobs
+        Run so many steps at once that do not need each other; the same files come out. Their lines begin with the
+        step's name then.
+    dry_run
+        Only show the arms, the commands, how much they make and how long it takes.
+    json
+        Print the plan (--dry-run) or the results as JSON; progress goes to standard error.
+    """
+
+    config: Local | None = None
+    generate_config: Local | None = None
+    jobs: Annotated[int, Parameter(validator=Number(gte=1))] = 1
+    dry_run: bool = False
+    json: bool = False
+
+
+_AS_USUAL = Running()
 
 
 @experiment.command
@@ -43,12 +72,8 @@ def label_free(
     real: Folders,
     out: Local,
     annotated: tuple[Local, ...] = (),
-    config: Local | None = None,
-    generate_config: Local | None = None,
+    running: Annotated[Running, Flatten] = _AS_USUAL,
     who: Annotated[Workforce, Flatten] = ALONE,
-    jobs: Jobs = 1,
-    dry_run: bool = False,
-    json: bool = False,
     settings: Annotated[LabelFree | None, Flatten] = None,
 ) -> None:
     """Train on synthetic tumors in healthy CTs, judge by real tumors: arms, curves, one report. Goes on after any end.
@@ -67,17 +92,6 @@ def label_free(
         Folder for bank, datasets, runs, evaluations and the report; the same command again goes on there.
     annotated
         Other cases with real tumors and their masks, to train on: for the arms real and mixed, and --annotation.
-    config
-        YAML file with the settings of every training, see `train`.
-    generate_config
-        YAML file with the settings of every dataset, see `generate`.
-    jobs
-        Run so many steps at once that do not need each other; the same files come out. Their lines begin with the
-        step's name then.
-    dry_run
-        Only show the arms, the commands, how much they make and how long it takes.
-    json
-        Print the plan (--dry-run) or the results as JSON; progress goes to standard error.
     """
     ours("training", "workers")
     from pipeline.experiments.cases import Sources
@@ -88,10 +102,10 @@ def label_free(
         Sources(healthy, real, annotated),
         out,
         resolve(LabelFree, None, given),
-        generate_settings(generate_config),
-        resolve(TrainConfig, config, {}),
+        generate_settings(running.generate_config),
+        resolve(TrainConfig, running.config, {}),
     )
-    _show_or_run(planned, who, jobs, dry_run, json)
+    _show_or_run(planned, who, running)
 
 
 @experiment.command
@@ -103,12 +117,8 @@ def label_kinds(
     test: Local | None = None,
     real: tuple[Local, ...] = (),
     annotated: tuple[Local, ...] = (),
-    config: Local | None = None,
-    generate_config: Local | None = None,
+    running: Annotated[Running, Flatten] = _AS_USUAL,
     who: Annotated[Workforce, Flatten] = ALONE,
-    jobs: Jobs = 1,
-    dry_run: bool = False,
-    json: bool = False,
     settings: Annotated[LabelKinds | None, Flatten] = None,
 ) -> None:
     """Train on the same samples seen as masks, boxes, scribbles, reports, ...: score over annotation time, one report.
@@ -131,17 +141,6 @@ def label_kinds(
         Score on these cases with real tumors and their masks as well. They are in no training.
     annotated
         Other cases with real tumors and their masks: --annotation counts these.
-    config
-        YAML file with the settings of every training, see `train`.
-    generate_config
-        YAML file with the settings of every dataset, see `generate`.
-    jobs
-        Run so many steps at once that do not need each other; the same files come out. Their lines begin with the
-        step's name then.
-    dry_run
-        Only show the arms, the commands, how much they make and how long it takes.
-    json
-        Print the plan (--dry-run) or the results as JSON; progress goes to standard error.
     """
     ours("training", "workers")
     from pipeline.experiments.cases import Sources
@@ -153,25 +152,25 @@ def label_kinds(
         Material(Sources(healthy, real, annotated), bank, test),
         out,
         resolve(LabelKinds, None, given),
-        resolve(GenerateConfig, generate_config, {}),
-        train_settings(config),
+        resolve(GenerateConfig, running.generate_config, {}),
+        train_settings(running.config),
     )
     for arm in planned.arms:
         kinds_of(planned.train.model_copy(update={"labels": arm.labels or None}), len(arm.data))
-    _show_or_run(planned, who, jobs, dry_run, json)
+    _show_or_run(planned, who, running)
 
 
-def _show_or_run(planned: Experiment, who: Workforce, jobs: int, dry_run: bool, as_json: bool) -> None:
+def _show_or_run(planned: Experiment, who: Workforce, running: Running) -> None:
     from pipeline.experiments.experiment import describe
 
     planned.check_readable()
-    log = say if as_json else partial(print, flush=True)
+    log = say if running.json else partial(print, flush=True)
     for line in ("Arms:", *describe(planned.arms)):
         log(line)
-    if dry_run:
-        _show_plan(planned, as_json)
+    if running.dry_run:
+        _show_plan(planned, running.json)
     else:
-        _run(planned, log, who, jobs, as_json)
+        _run(planned, log, who, running)
 
 
 def _show_plan(planned: Experiment, as_json: bool) -> None:
@@ -189,12 +188,12 @@ def _show_plan(planned: Experiment, as_json: bool) -> None:
     print("\n".join(cost.lines()))
 
 
-def _run(planned: Experiment, log: Any, who: Workforce, jobs: int, as_json: bool) -> None:
+def _run(planned: Experiment, log: Any, who: Workforce, running: Running) -> None:
     from pipeline.experiments.processes import Processes
 
-    stdout = sys.stderr if as_json else None
+    stdout, jobs = sys.stderr if running.json else None, running.jobs
     result = planned.run(log, lambda lock: Processes(lock, stdout, named=jobs > 1), _how(who), jobs)
-    if as_json:
+    if running.json:
         print_json(result)
     else:
         print(f"\n{result['headline']}\nreport: {planned.out / 'report.html'}")
